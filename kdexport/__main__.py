@@ -1,0 +1,3 @@
+from kdexport.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""Student architectures: `backbones/NAME.py` is the backbone NAME. A backbone knows nothing of runtimes and tasks.
+
+Each module offers
+    input_kind: "text" | "image"
+    Spec: a StudentSpec with the sizes that fix the graph
+    build(spec, num_classes) -> torch.nn.Module, forward(input) -> logits (B, C)
+    cost(spec, num_classes, shape) -> GraphCost
+    candidates(num_classes, shape, vocab_sizes) -> specs of the search space
+    initialise(module, embedding) -> start from the teacher's token embedding, where that means something
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from kdexport import registry
+from kdexport.errors import BadInput
+from kdexport.nouns.base import Noun
+from kdexport.nouns.graph import GraphCost
+from kdexport.nouns.spec import StudentSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+class InputShape(Noun):
+    """Shape of one run: text (batch, tokens), image (batch, channels, height, width)."""
+
+    batch: int = 1
+    tokens: int = 0
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+
+
+class Backbone(Protocol):
+    input_kind: Literal["text", "image"]
+    Spec: type[StudentSpec]
+
+    def build(self, spec: Any, num_classes: int, dropout: float = 0.0) -> torch.nn.Module: ...
+    def cost(self, spec: Any, num_classes: int, shape: InputShape) -> GraphCost: ...
+    def candidates(self, num_classes: int, shape: InputShape, vocab_sizes: Sequence[int]) -> Iterable[StudentSpec]: ...
+    def initialise(self, module: torch.nn.Module, embedding: np.ndarray) -> None: ...
+
+
+def backbone_of(spec: StudentSpec) -> Backbone:
+    return cast(Backbone, registry.load("backbones", spec.backbone))
+
+
+def backbones_for(input_kind: str) -> list[Backbone]:
+    found = [cast(Backbone, registry.load("backbones", name)) for name in registry.names("backbones")]
+    return [b for b in found if b.input_kind == input_kind]
+
+
+def parse_spec(fields: dict[str, Any], where: str = "spec") -> StudentSpec:
+    """A dict (from YAML or JSON) as the Spec of its backbone. Raises BadInput."""
+    backbone = cast(Backbone, registry.load("backbones", str(fields.get("backbone")), where))
+    try:
+        return backbone.Spec.model_validate(fields)
+    except ValueError as e:
+        raise BadInput(f"{where}: {e}") from e
+
+
+def count_params(module: torch.nn.Module) -> int:
+    """Numbers in the graph that ships: parameters and buffers that are floats."""
+    tensors = [*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())]
+    return sum(t.numel() for t in tensors)
+
+
+def embedding_to_width(embedding: np.ndarray, width: int) -> np.ndarray:
+    """The teacher's token embedding (V, D) projected to (V, width) by truncated SVD of the centred matrix,
+    scaled to unit standard deviation: keeps the directions in which tokens differ most (Eckart-Young)."""
+    import numpy as np
+
+    centred = embedding.astype(np.float64) - embedding.mean(0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    basis = vectors[:, np.argsort(values)[::-1][: min(width, embedding.shape[1])]]
+    projected = centred @ basis
+    projected /= projected.std() + 1e-12
+    if width > projected.shape[1]:
+        projected = np.pad(projected, ((0, 0), (0, width - projected.shape[1])))
+    return projected.astype(np.float32)

@@ -1,0 +1,133 @@
+"""Text: a post-norm BERT encoder (Devlin et al. 2019) with mean pooling; the small cousin of most text teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from kdexport.backbones import InputShape, embedding_to_width
+from kdexport.nouns.graph import GraphCost
+from kdexport.nouns.spec import StudentSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+input_kind: Literal["text", "image"] = "text"
+PAD_ID = 0
+MASKED = -1e4
+
+
+class Spec(StudentSpec):
+    backbone: Literal["transformer"] = "transformer"
+    vocab_size: int = Field(ge=2)
+    hidden_size: int = Field(ge=8)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    intermediate_size: int = Field(ge=8)
+    max_length: int = Field(default=128, ge=4, description="position embeddings; longer input is truncated")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Spec:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
+        return self
+
+
+def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module:
+    """forward: int64 ids (B, T), T <= max_length, padded with 0 -> float32 logits (B, C)."""
+    import torch
+    from torch import nn
+
+    head_size = spec.hidden_size // spec.num_attention_heads
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(spec.hidden_size, 3 * spec.hidden_size)
+            self.output = nn.Linear(spec.hidden_size, spec.hidden_size)
+            self.up = nn.Linear(spec.hidden_size, spec.intermediate_size)
+            self.down = nn.Linear(spec.intermediate_size, spec.hidden_size)
+            self.norm_attention = nn.LayerNorm(spec.hidden_size)
+            self.norm_output = nn.LayerNorm(spec.hidden_size)
+            self.dropout = nn.Dropout(dropout)
+
+        def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            batch, tokens, _ = hidden.shape
+            parts = self.qkv(hidden).view(batch, tokens, 3, spec.num_attention_heads, head_size)
+            query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+            scores = query @ key.transpose(-1, -2) * head_size**-0.5 + mask
+            context = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, tokens, spec.hidden_size)
+            hidden = self.norm_attention(hidden + self.dropout(self.output(context)))
+            expanded = nn.functional.gelu(self.up(hidden))
+            result: torch.Tensor = self.norm_output(hidden + self.dropout(self.down(expanded)))
+            return result
+
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(spec.vocab_size, spec.hidden_size)
+            self.position = nn.Embedding(spec.max_length, spec.hidden_size)
+            self.norm = nn.LayerNorm(spec.hidden_size)
+            self.layers = nn.ModuleList(Layer() for _ in range(spec.num_hidden_layers))
+            self.dropout = nn.Dropout(dropout)
+            self.classifier = nn.Linear(spec.hidden_size, num_classes)
+            nn.init.normal_(self.position.weight, std=0.02)
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            keep = (input_ids != PAD_ID).to(torch.float32)  # (B, T)
+            mask = ((1.0 - keep) * MASKED)[:, None, None, :]
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+            hidden = self.norm(self.embedding(input_ids) + self.position(positions))
+            for layer in self.layers:
+                hidden = layer(self.dropout(hidden), mask)
+            pooled = (hidden * keep.unsqueeze(-1)).sum(1) / keep.sum(1, keepdim=True).clamp(min=1.0)
+            logits: torch.Tensor = self.classifier(self.dropout(pooled))
+            return logits
+
+    return Transformer()
+
+
+def cost(spec: Spec, num_classes: int, shape: InputShape) -> GraphCost:
+    tokens = shape.batch * shape.tokens
+    width, inner, depth = spec.hidden_size, spec.intermediate_size, spec.num_hidden_layers
+    layer = 4 * width * width + 4 * width + 2 * width * inner + inner + width + 4 * width
+    classifier = width * num_classes + num_classes
+    params = (spec.vocab_size + spec.max_length + 2) * width + depth * layer + classifier
+    attention = 2 * shape.batch * shape.tokens**2 * width
+    flops = 2.0 * (depth * (tokens * layer + attention) + shape.batch * classifier)
+    scores = shape.batch * spec.num_attention_heads * shape.tokens**2
+    return GraphCost(
+        flops=flops,
+        weight_bytes=4.0 * (tokens * width + depth * layer + classifier),
+        activation_bytes=4.0 * (depth * (tokens * (9 * width + 2 * inner) + 2 * scores) + 3 * tokens * width),
+        num_operators=14 + 22 * depth,
+        num_params=params,
+        tokens=max(tokens, 1),
+    )
+
+
+def candidates(num_classes: int, shape: InputShape, vocab_sizes: Sequence[int]) -> Iterable[Spec]:
+    for vocab_size in vocab_sizes:
+        for depth in (1, 2, 3, 4, 6):
+            for hidden_size in (64, 128, 192, 256, 384):
+                yield Spec(
+                    vocab_size=vocab_size,
+                    hidden_size=hidden_size,
+                    num_hidden_layers=depth,
+                    num_attention_heads=max(hidden_size // 32, 1),
+                    intermediate_size=4 * hidden_size,
+                    max_length=max(shape.tokens, 64),
+                )
+
+
+def initialise(module: torch.nn.Module, embedding: np.ndarray) -> None:
+    """Token embedding from the teacher's (V, D), projected."""
+    import torch
+
+    weight = module.embedding.weight
+    assert isinstance(weight, torch.Tensor)
+    with torch.no_grad():
+        weight.copy_(torch.from_numpy(embedding_to_width(embedding, weight.shape[1])))

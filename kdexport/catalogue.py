@@ -1,0 +1,126 @@
+"""The hardware catalogue: one YAML file is one profile or one target, and its file name is its id.
+
+Looked up in this order, the first file of a name wins: the folders of the environment variable KDEXPORT_CATALOGUE
+(each may hold `profiles/` and `targets/`), packages with an entry point in the group `kdexport.profiles` or
+`kdexport.targets` (the value is a package or module whose folder holds YAML files), the files shipped here.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from kdexport.errors import BadInput, Damaged, unknown_name
+from kdexport.nouns.profile import HardwareProfile
+from kdexport.nouns.target import LOCAL, Target
+from kdexport.storage.yaml_documents import read_noun, read_yaml, validate
+
+Kind = Literal["profiles", "targets"]
+Entry = TypeVar("Entry", HardwareProfile, Target)
+VARIABLE = "KDEXPORT_CATALOGUE"
+SUFFIXES = (".yaml", ".yml")
+
+
+def profiles() -> dict[str, HardwareProfile]:
+    """Every known profile by id. Raises BadInput at the first file that is wrong."""
+    return {name: _read_entry(path, HardwareProfile) for name, path in _files("profiles").items()}
+
+
+def targets() -> dict[str, Target]:
+    """Every known target by id. Raises BadInput at the first file that is wrong."""
+    return {name: _read_entry(path, Target) for name, path in _files("targets").items()}
+
+
+def profile(id: str, where: str = "") -> HardwareProfile:
+    """The profile of this id; no other file is read. Raises BadInput with the nearest name."""
+    return _read_entry(_find("profiles", id, where), HardwareProfile)
+
+
+def target(id_or_path: str, where: str = "") -> Target:
+    """The target of this id, or in this file if it ends in .yaml or .yml; no other file is read.
+
+    A file outside the catalogue may have any name. Raises BadInput with the nearest name."""
+    if id_or_path.endswith(SUFFIXES):
+        return read_noun(Path(id_or_path), Target)
+    return _read_entry(_find("targets", id_or_path, where), Target)
+
+
+def check(target: Target, profile: HardwareProfile) -> None:
+    """That the target's profile is this one (or the local machine) and sells its offering. Raises BadInput."""
+    where = f"target '{target.id}'"
+    if target.profile not in (LOCAL, profile.id):
+        raise BadInput(f"{where}: lives on profile '{target.profile}', not on '{profile.id}'; pass that profile")
+    if target.offering is None or profile.offering(target.offering):
+        return
+    if not profile.offerings:
+        raise BadInput(
+            f"{where}: offering '{target.offering}' is wanted, but profile '{profile.id}' has none; "
+            "leave `offering` out (the cost stays blank), or copy the profile and add one"
+        )
+    raise unknown_name("offering", target.offering, [o.id for o in profile.offerings], where)
+
+
+def _find(kind: Kind, name: str, where: str) -> Path:
+    files = _files(kind)
+    if name not in files:
+        raise unknown_name(kind.removesuffix("s"), name, files, where)
+    return files[name]
+
+
+def _files(kind: Kind) -> dict[str, Path]:
+    """The path of every entry, by name, sorted; names come from the folders alone, no file is opened."""
+    found: dict[str, Path] = {}
+    for folder in _folders(kind):
+        for path in sorted(folder.iterdir()):
+            if path.suffix in SUFFIXES:
+                found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def _folders(kind: Kind) -> list[Path]:
+    installed = [_folder_of(entry) for entry in sorted(entry_points(group=f"kdexport.{kind}"))]
+    return [*_user_folders(kind), *installed, _shipped_folder(kind)]
+
+
+def _user_folders(kind: Kind) -> list[Path]:
+    roots = [Path(text) for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text]
+    for root in roots:
+        if not root.is_dir():
+            raise BadInput(f"{VARIABLE}: '{root}' is not a folder; correct the variable or unset it")
+    return [root / kind for root in roots if (root / kind).is_dir()]
+
+
+def _folder_of(entry: EntryPoint) -> Path:
+    """The folder of the module that an entry point names; the module itself is not run."""
+    try:
+        spec = find_spec(entry.module)
+    except ImportError:
+        spec = None
+    if spec is None or not (spec.submodule_search_locations or spec.origin):
+        raise BadInput(
+            f"entry point '{entry.name}' of {entry.group}: '{entry.module}' is not a package or module; "
+            "reinstall or uninstall the package that declares it"
+        )
+    return Path(next(iter(spec.submodule_search_locations or ()), None) or Path(str(spec.origin)).parent)
+
+
+def _shipped_folder(kind: Kind) -> Path:
+    here = Path(__file__).parent
+    # A wheel holds them below the package; in the source tree they are at the top, where people look for them.
+    for folder in (here / "_catalogue" / kind, here.parent / kind):
+        if folder.is_dir():
+            return folder
+    raise Damaged(f"{here}: the shipped {kind} are not there; reinstall kdexport")
+
+
+def _read_entry(path: Path, noun: type[Entry]) -> Entry:
+    document, lines = read_yaml(path)
+    entry = validate(document, noun, path, lines)
+    if entry.id != path.stem:
+        raise BadInput(
+            f"{path}:{lines.get(('id',), 1)}: id: is '{entry.id}', but the file is named '{path.name}'; rename one"
+        )
+    return entry

@@ -1,0 +1,1 @@
+"""Figures taken on this machine: time, memory, quality, and how far each can be trusted."""

@@ -1,0 +1,159 @@
+"""The machine and the software that a figure was taken with."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from kdexport.measure.memory import physical_bytes
+from kdexport.nouns.measurement import Environment
+from kdexport.storage.files import content_key
+
+# what a kernel is chosen by: flag in /proc/cpuinfo -> name shown
+ISA_FLAGS = {
+    "avx2": "avx2",
+    "fma": "fma",
+    "f16c": "f16c",
+    "avx_vnni": "avx_vnni",
+    "avx512f": "avx512f",
+    "avx512_vnni": "avx512_vnni",
+    "avx512_bf16": "avx512_bf16",
+    "avx512_fp16": "avx512_fp16",
+    "amx_tile": "amx_tile",
+    "amx_bf16": "amx_bf16",
+    "amx_int8": "amx_int8",
+    "asimd": "neon",
+    "asimddp": "dotprod",
+    "asimdhp": "fp16",
+    "sve": "sve",
+    "sve2": "sve2",
+    "i8mm": "i8mm",
+    "bf16": "bf16",
+}
+RUNTIMES = (
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-extensions",
+    "openvino",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-rtx",
+    "tokenizers",
+    "numpy",
+)
+PACKAGES = ("kdexport", *RUNTIMES, "onnx", "transformers", "safetensors", "pillow", "scikit-learn", "pydantic")
+CPUINFO = Path("/proc/cpuinfo")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def detect(threads: int) -> Environment:
+    """This machine now, for measurements with `threads` threads per engine. Imports no runtime."""
+    cpu, isa = _cpu(_read(CPUINFO))
+    fields = {
+        "cpu": cpu,
+        "isa": isa,
+        "cores_allowed": cores_allowed(),
+        "memory_bytes": memory_limit_bytes(),
+        "threads": threads,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+    }
+    taken_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return Environment.model_validate({**fields, "id": content_key(fields)[:12], "taken_at": taken_at})
+
+
+def fingerprint(environment: Environment) -> str:
+    """12 hex digits of what latency depends on: CPU, instructions, cores, threads and the runtimes' versions."""
+    runtimes = {name: v for name, v in environment.packages.items() if name in RUNTIMES}
+    parts = (environment.cpu, sorted(environment.isa), environment.cores_allowed, environment.threads, runtimes)
+    return content_key(*parts)[:12]
+
+
+@lru_cache
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that can change a figure."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
+def cores_allowed() -> float:
+    """Cores that this process may use: the lesser of its affinity and its cgroup quota (v1 or v2)."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return round(min([float(affinity), *_quotas(CGROUPS, _read(OWN_CGROUPS))]), 2)
+
+
+def memory_limit_bytes() -> int:
+    """Bytes that this process may use: the lesser of the machine's memory and its cgroup limit (v1 or v2)."""
+    return min([physical_bytes(), *_memory_limits(CGROUPS, _read(OWN_CGROUPS))])
+
+
+def _cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
+    """(model, instruction sets of interest) from the first processor in /proc/cpuinfo."""
+    first = cpuinfo.strip().split("\n\n")[0]
+    pairs = [line.split(":", 1) for line in first.splitlines() if ":" in line]
+    info = {key.strip().lower(): value.strip() for key, value in pairs}
+    flags = set((info.get("flags") or info.get("features") or "").split())
+    isa = {name for flag, name in ISA_FLAGS.items() if flag in flags}
+    if platform.machine() == "arm64":
+        isa.add("neon")  # macOS has no /proc; NEON is part of every 64-bit ARM
+    return _cpu_model(info), tuple(sorted(isa))
+
+
+def _cpu_model(info: dict[str, str]) -> str:
+    if name := info.get("model name"):
+        # a virtual machine may hide the generation behind "AMD EPYC": family and model tell it
+        numbered = "cpu family" in info and "model" in info
+        return f"{name} (family {info['cpu family']}, model {info['model']})" if numbered else name
+    if "cpu part" in info:
+        return f"ARM implementer {info.get('cpu implementer', '?')} part {info['cpu part']}"
+    return platform.processor() or platform.machine()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _folders(root: Path, own: str, controller: str) -> list[Path]:
+    """Own cgroup of a controller and all above it: each may hold a limit. v2 is the line `0::/path`."""
+    folders: list[Path] = []
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / controller if controllers else root
+        below = path.strip("/").split("/") if path.strip("/") else []
+        folders += [top.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
+    return folders
+
+
+def _quotas(root: Path, own: str) -> list[float]:
+    quotas: list[float] = []
+    for folder in _folders(root, own, "cpu"):
+        v2 = _read(folder / "cpu.max").split()
+        v1 = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        # no quota reads "max" in v2, -1 in v1
+        quotas += [int(pair[0]) / int(pair[1]) for pair in (v2, v1) if len(pair) == 2 and pair[0].isdigit()]
+    return quotas
+
+
+def _memory_limits(root: Path, own: str) -> list[int]:
+    names = ("memory.max", "memory.limit_in_bytes")
+    texts = [_read(folder / name).strip() for folder in _folders(root, own, "memory") for name in names]
+    return [int(text) for text in texts if text.isdigit() and int(text) > 0]

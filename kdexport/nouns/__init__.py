@@ -1,0 +1,1 @@
+"""Frozen values: what crosses a file boundary. No torch, no I/O."""

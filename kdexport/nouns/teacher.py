@@ -1,0 +1,49 @@
+"""TeacherMember: one teacher made ready to answer; TeacherSet: one teacher or a weighted ensemble."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kdexport.nouns.base import Noun
+from kdexport.nouns.manifest import Preprocessor
+from kdexport.nouns.project import Licence
+
+
+class TeacherMember(Noun):
+    """Paths are relative to the folder of the teach stage."""
+
+    kind: Literal["model", "onnx", "function", "scores", "fit"]
+    name: str
+    classes: tuple[str, ...] = Field(min_length=2, description="in the order of the outputs")
+    weight: float = 1.0
+    num_params: int | None = None
+    num_embedding_params: int | None = None
+    graph: str | None = Field(default=None, description="fp32 ONNX file; none where the teacher is no graph")
+    input_names: tuple[str, ...] = ()
+    preprocessor: Preprocessor | None = None
+    tokenizer: str | None = None
+    embedding: str | None = Field(default=None, description="safetensors file with 'embedding' (V, D)")
+    source: str = Field(default="", description="path or name from the project file")
+    sha256: str = Field(description="of the weights, or of the scores file, or of the function's name")
+    seen_dev: bool = Field(description="was it trained on rows that the dev split holds?")
+    licence: Licence = Licence()
+
+
+class TeacherSet(Noun):
+    members: tuple[TeacherMember, ...] = Field(min_length=1)
+
+    @property
+    def is_graph(self) -> bool:
+        """Can it be run and timed here as ONNX graphs?"""
+        return all(m.graph for m in self.members)
+
+    @property
+    def num_params(self) -> int | None:
+        counts = [m.num_params for m in self.members]
+        return sum(c for c in counts if c is not None) if all(c is not None for c in counts) else None
+
+    @property
+    def seen_dev(self) -> bool:
+        return any(m.seen_dev for m in self.members)

@@ -1,0 +1,1 @@
+"""What one replica can serve, how many replicas a target needs, and what they cost."""

@@ -1,0 +1,39 @@
+"""Runtimes: `runtimes/NAME.py` is the runtime NAME. It sees named tensors with dynamic axes, never text or pictures.
+
+Each module offers
+    missing() -> the install line where its package is absent, else None
+    unsupported(precision, profile) -> why it cannot serve there, else None
+    build(graph, precision, folder, calibration) -> path of the engine file
+    open_engine(path, threads) -> Engine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from kdexport import registry
+from kdexport.nouns.profile import HardwareProfile, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Feeds = Mapping[str, "np.ndarray"]
+
+
+class Engine(Protocol):
+    def run(self, feeds: Feeds) -> np.ndarray:
+        """The first output, float32 (B, C)."""
+        ...
+
+
+class Runtime(Protocol):
+    def missing(self) -> str | None: ...
+    def unsupported(self, precision: Precision, profile: HardwareProfile) -> str | None: ...
+    def build(self, graph: Path, precision: Precision, folder: Path, calibration: Sequence[Feeds]) -> Path: ...
+    def open_engine(self, path: Path, threads: int) -> Engine: ...
+
+
+def load_runtime(name: str, where: str = "") -> Runtime:
+    return cast(Runtime, registry.load("runtimes", name, where))

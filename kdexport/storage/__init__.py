@@ -1,0 +1,1 @@
+"""Bytes on disk: atomic files, hashes, tables, YAML. No meaning, no torch."""

@@ -1,0 +1,212 @@
+"""Rows from CSV, JSONL, JSON, Parquet or a folder per class: raw inputs and class names, with the line of each fault."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdexport.errors import BadInput, unknown_name
+from kdexport.nouns.project import Table
+
+InputKind = Literal["text", "image"]
+Raw = str | bytes
+INPUT_NAMES = ("text", "image", "input", "sentence", "query", "utterance", "question", "path", "file", "img")
+LABEL_NAMES = ("label", "category", "intent", "class", "target", "labels", "y")
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+MAX_IMAGE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """inputs: texts, or the bytes of image files. labels: class names, or None where the table has none."""
+
+    inputs: tuple[Raw, ...]
+    labels: tuple[str, ...] | None
+    columns: tuple[str, str | None]  # which columns were read: (input, label)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def read_rows(table: Table, kind: InputKind, *, labelled: bool) -> Rows:
+    """All rows of a table. Raises BadInput with file and line for a missing file or column, an empty table,
+    an empty label, an image that is not there."""
+    path, member = _split_member(table.path)
+    if path.is_dir():
+        return _read_class_folders(path, labelled)
+    records = list(_records(path, member))
+    if not records:
+        raise BadInput(f"{path}: no rows; at least one row below the header is wanted")
+    columns = list(records[0][1])
+    input_column = _column(table.input, columns, INPUT_NAMES, path, "input", records, kind)
+    label_column = _label_column(table, columns, input_column, path) if labelled or table.label else None
+    inputs = tuple(_raw(record.get(input_column), kind, path, line, input_column) for line, record in records)
+    labels = None
+    if label_column is not None:
+        labels = tuple(_label(record.get(label_column), path, line, label_column) for line, record in records)
+    return Rows(inputs, labels, (input_column, label_column))
+
+
+def _split_member(text: str) -> tuple[Path, str | None]:
+    name, _, member = text.partition("#")
+    path = Path(name)
+    if not path.exists():
+        raise BadInput(f"{path}: no such file or folder")
+    return path, member or None
+
+
+def _records(path: Path, member: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, record) pairs."""
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json, ".txt": _read_lines}
+    try:
+        if path.suffix == ".parquet":
+            yield from _read_parquet(path)
+        elif path.suffix in readers:
+            yield from readers[path.suffix](path, member)
+        else:
+            raise BadInput(f"{path}: unknown format '{path.suffix}'; known: .csv .tsv .jsonl .json .txt .parquet")
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path}: is not UTF-8 text (byte {e.start}); convert it to UTF-8") from e
+    except OSError as e:
+        raise BadInput(f"{path}: cannot be read ({e.strerror or e})") from e
+
+
+def _read_csv(path: Path, member: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        reader = csv.DictReader(f, delimiter="\t" if path.suffix == ".tsv" else ",")
+        try:
+            for record in reader:
+                if None in record or None in record.values():
+                    raise BadInput(f"{path}:{reader.line_num}: the row does not have the header's columns")
+                yield reader.line_num, record
+        except csv.Error as e:
+            raise BadInput(f"{path}:{reader.line_num}: not valid CSV: {e}") from e
+
+
+def _read_jsonl(path: Path, member: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            if line.strip():
+                yield number, _record(_parse_json(line, path, number), path, number)
+
+
+def _read_json(path: Path, member: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    document = _parse_json(path.read_text(encoding="utf-8"), path, 1)
+    if isinstance(document, dict):
+        if member not in document:
+            raise unknown_name("member", str(member), document, f"{path}#{member or ''}")
+        document = document[member]
+    if not isinstance(document, list):
+        raise BadInput(f"{path}: a list of rows is wanted, found {type(document).__name__}")
+    for number, row in enumerate(document, 1):
+        yield number, _record(row, path, number)
+
+
+def _read_lines(path: Path, member: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            if line.strip():
+                yield number, {"text": line.rstrip("\n")}
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        yield from enumerate(pq.read_table(path).to_pylist(), 1)
+    except pa.ArrowException as e:
+        raise BadInput(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]})") from e
+
+
+def _parse_json(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as e:
+        raise BadInput(f"{path}:{line}: not valid JSON: {e}") from e
+
+
+def _record(row: Any, path: Path, line: int) -> dict[str, Any]:
+    if isinstance(row, dict):
+        return row
+    if isinstance(row, list) and len(row) == 2:
+        return {"text": row[0], "label": row[1]}
+    if isinstance(row, str):
+        return {"text": row}
+    raise BadInput(f"{path}:{line}: a row is an object, a [text, label] pair or a text; found {type(row).__name__}")
+
+
+def _column(
+    wanted: str | None,
+    columns: Sequence[str],
+    usual: Sequence[str],
+    path: Path,
+    role: str,
+    records: Sequence[tuple[int, dict[str, Any]]],
+    kind: InputKind,
+) -> str:
+    if wanted is not None:
+        if wanted not in columns:
+            raise unknown_name("column", wanted, columns, f"{path}:1")
+        return wanted
+    for name in usual:
+        match = next((c for c in columns if c.lower() == name), None)
+        if match:
+            return match
+    if len(columns) <= 2:  # of two columns, the input is the one with more distinct values
+        return max(columns, key=lambda c: len({str(record.get(c)) for _, record in records}))
+    raise BadInput(f"{path}:1: cannot tell which column is the {role}; name it (found: {', '.join(columns)})")
+
+
+def _label_column(table: Table, columns: Sequence[str], input_column: str, path: Path) -> str:
+    rest = [c for c in columns if c != input_column]
+    if table.label is not None:
+        if table.label not in columns:
+            raise unknown_name("column", table.label, columns, f"{path}:1")
+        return table.label
+    match = next((c for name in LABEL_NAMES for c in rest if c.lower() == name), None)
+    if match or len(rest) == 1:
+        return match or rest[0]
+    raise BadInput(f"{path}:1: cannot tell which column is the label; name it (found: {', '.join(columns)})")
+
+
+def _raw(value: Any, kind: InputKind, path: Path, line: int, column: str) -> Raw:
+    if kind == "text":
+        if not isinstance(value, str):
+            raise BadInput(f"{path}:{line}: column '{column}': a text is wanted, found {type(value).__name__}")
+        return value
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        return _image_file(path.parent / value, path, line)
+    if isinstance(value, bytes) and value:
+        return value
+    raise BadInput(f"{path}:{line}: column '{column}': image bytes or a path are wanted, found {type(value).__name__}")
+
+
+def _image_file(image: Path, path: Path, line: int) -> bytes:
+    if not image.is_file():
+        raise BadInput(f"{path}:{line}: no such image: {image}")
+    if image.stat().st_size > MAX_IMAGE_BYTES:
+        raise BadInput(f"{path}:{line}: {image} is over {MAX_IMAGE_BYTES >> 20} MiB")
+    return image.read_bytes()
+
+
+def _label(value: Any, path: Path, line: int, column: str) -> str:
+    if isinstance(value, list | dict):
+        raise BadInput(f"{path}:{line}: column '{column}' holds several labels; multi-label data is not supported")
+    if value is None or str(value).strip() == "":
+        raise BadInput(f"{path}:{line}: column '{column}' is empty; every row needs a label")
+    return str(value)
+
+
+def _read_class_folders(folder: Path, labelled: bool) -> Rows:
+    files = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise BadInput(f"{folder}: no images in sub-folders; a folder per class is wanted")
+    inputs = tuple(_image_file(p, folder, number) for number, p in enumerate(files, 1))
+    return Rows(inputs, tuple(p.parent.name for p in files) if labelled else None, ("file", "folder"))

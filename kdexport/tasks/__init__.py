@@ -1,0 +1,61 @@
+"""Tasks: `tasks/NAME.py` is the task NAME: raw input, preprocessing, augmentation. A task knows nothing of backbones.
+
+Each module offers
+    input_kind: "text" | "image"
+    prepare(inputs, teacher_tokenizer, vocab_size) -> Prepared
+    vocab_sizes(inputs, teacher_tokenizer) -> sizes worth trying (empty for images)
+    encode(prepared, inputs) -> Encoded
+    augment(inputs, per_row, seed) -> per_row * len(inputs) further inputs, the same for the same seed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from kdexport import registry
+from kdexport.backbones import InputShape
+from kdexport.nouns.manifest import Preprocessor
+from kdexport.storage.tables import Raw
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How raw requests become tensors for one model. kept_ids: rows of the teacher's token embedding, (V,)."""
+
+    preprocessor: Preprocessor
+    tokenizer_json: str = ""
+    kept_ids: tuple[int, ...] = ()
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.kept_ids)
+
+
+class Encoded(Protocol):
+    """Inputs as tensors. lengths: (N,) tokens of each row (1 for an image): what batches are sorted by."""
+
+    lengths: np.ndarray
+
+    def batch(self, rows: np.ndarray) -> np.ndarray:
+        """int64 (B, T) ids padded to the longest row, or float32 (B, C, H, W) pixels."""
+        ...
+
+    def shape(self, batch: int = 1) -> InputShape: ...
+
+
+class Task(Protocol):
+    input_kind: Literal["text", "image"]
+
+    def prepare(self, inputs: Sequence[Raw], teacher_tokenizer: str, vocab_size: int) -> Prepared: ...
+    def vocab_sizes(self, inputs: Sequence[Raw], teacher_tokenizer: str) -> list[int]: ...
+    def encode(self, prepared: Prepared, inputs: Sequence[Raw]) -> Encoded: ...
+    def augment(self, inputs: Sequence[Raw], per_row: int, seed: int) -> list[Raw]: ...
+
+
+def load_task(name: str, where: str = "") -> Task:
+    return cast(Task, registry.load("tasks", name, where))

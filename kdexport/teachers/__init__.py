@@ -1,0 +1,60 @@
+"""Teachers: `teachers/KIND.py` makes a TeacherSource of that KIND ready to answer, as a TeacherMember.
+
+Each module offers
+    ready(source, context, folder) -> TeacherMember, its files written to `folder`
+and, where the member is no ONNX graph,
+    answer(source, member, inputs) -> logits (N, C) in the member's class order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from kdexport import registry
+from kdexport.errors import BadInput
+from kdexport.nouns.project import Project, TeacherSource
+from kdexport.nouns.teacher import TeacherMember
+from kdexport.storage.tables import Raw
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class TeacherContext:
+    """What making a teacher may need to know: the project, its classes, its training rows without dev, its dev rows."""
+
+    project: Project
+    classes: tuple[str, ...]
+    train_inputs: Sequence[Raw]
+    train_labels: np.ndarray
+    dev_inputs: Sequence[Raw]
+    dev_labels: np.ndarray
+    threads: int
+
+
+class TeacherKind(Protocol):
+    def ready(self, source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember: ...
+    def answer(self, source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray: ...
+
+
+def teacher_kind(name: str) -> TeacherKind:
+    return cast(TeacherKind, registry.load("teachers", name))
+
+
+def columns_for(member_classes: Sequence[str], classes: Sequence[str], where: str) -> list[int]:
+    """For each project class its column in the teacher's output, mapped by name.
+
+    Raises BadInput where the teacher does not know a class of the data."""
+    index = {name: i for i, name in enumerate(member_classes)}
+    unknown = [c for c in classes if c not in index]
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (" …" if len(unknown) > 5 else "")
+        raise BadInput(
+            f"{where}: the teacher knows {len(index)} classes and lacks {len(unknown)} of the data's {len(classes)}: "
+            f"{shown}; remove those rows, or give 'labels' in the order of the teacher's outputs"
+        )
+    return [index[c] for c in classes]

@@ -1,0 +1,267 @@
+"""A teacher in a folder: a Hugging Face sequence classifier in safetensors, or a model that kdexport fitted."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexport.errors import BadInput, Damaged, Unsupported
+from kdexport.export.onnx import INPUT_NAMES, export_graph, fuse_transformer
+from kdexport.nouns.manifest import Preprocessor
+from kdexport.nouns.project import TeacherSource
+from kdexport.nouns.teacher import TeacherMember
+from kdexport.storage.files import read_json, replacing, sha256_file, write_bytes
+from kdexport.storage.tables import Raw
+from kdexport.teachers import TeacherContext, columns_for
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+FUSABLE = {"bert", "roberta", "distilbert", "mpnet", "electra", "xlm-roberta", "camembert", "albert"}
+MAX_LENGTH = 512
+FUSION_TOLERANCE = 1e-3  # largest difference of a logit that the fused graph may show
+
+
+def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
+    """Export the folder as ONNX (fused where that changes nothing). Raises BadInput, Damaged or Unsupported."""
+    assert source.model is not None
+    if not source.model.is_dir():
+        raise BadInput(f"{source.model}: no such folder; a teacher folder holds config.json and model.safetensors")
+    if (source.model / "spec.json").is_file():
+        return _own_model(source, context, folder)
+    return _sequence_classifier(source, context, folder)
+
+
+def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
+    raise AssertionError("a model folder is run as a graph")
+
+
+def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
+    import torch
+    from safetensors.torch import save_file
+
+    assert source.model is not None
+    config = read_config(source.model)
+    model = load_classifier(source.model)
+    classes = source.labels or tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
+    columns_for(classes, context.classes, str(source.model))
+    tokenizer = write_tokenizer(source.model, folder)
+    names = [n for n in ("input_ids", "attention_mask", "token_type_ids") if _accepts(model, n)]
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10], [5, 6, 7, 8, 1, 1]])
+    examples = [ids, torch.ones_like(ids), torch.zeros_like(ids)][: len(names)]
+    export_graph(LogitsOnly(model, names).module, examples, names, folder / "plain.onnx", tokens=True)
+    graph = _fused(folder, config, names)
+    embedding = model.get_input_embeddings().weight.detach().float().contiguous()
+    with replacing(folder / "embedding.safetensors") as temporary:
+        save_file({"embedding": embedding}, temporary)
+    return TeacherMember(
+        kind="model",
+        name=source.model.name,
+        classes=classes,
+        weight=source.weight,
+        num_params=sum(p.numel() for p in model.parameters()),
+        num_embedding_params=embedding.numel(),
+        graph=graph,
+        input_names=tuple(names),
+        preprocessor=Preprocessor(kind="text", tokenizer="tokenizer.json", max_length=tokenizer),
+        tokenizer="tokenizer.json",
+        embedding="embedding.safetensors",
+        source=str(source.model),
+        sha256=weights_hash(source.model),
+        seen_dev="train" in source.trained_on,
+        licence=source.licence,
+    )
+
+
+class LogitsOnly:
+    """The classifier as a module of positional tensors that returns logits alone: what an exporter wants."""
+
+    def __init__(self, model: torch.nn.Module, names: Sequence[str]) -> None:
+        import torch
+
+        class Wrapped(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+                logits: torch.Tensor = self.model(**dict(zip(names, tensors, strict=True))).logits
+                return logits
+
+        self.module: torch.nn.Module = Wrapped()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a sequence classifier. Raises Unsupported for what is none."""
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{folder / 'config.json'}: no such file; is this a Hugging Face model folder?")
+    config: dict[str, Any] = read_json(folder / "config.json")
+    architecture = (config.get("architectures") or ["none"])[0]
+    if not architecture.endswith("ForSequenceClassification"):
+        raise Unsupported(
+            f"{folder / 'config.json'}: architectures: '{architecture}' is no sequence classifier; "
+            "fine-tune it first: kdexport teacher fit --base DIR --train FILE --out DIR"
+        )
+    if config.get("problem_type") == "multi_label_classification":
+        raise Unsupported(f"{folder / 'config.json'}: multi-label teachers are not supported; one class an input is")
+    return config
+
+
+def load_classifier(folder: Path, num_labels: int | None = None) -> Any:
+    """The model in fp32, from safetensors alone; a `.bin` checkpoint is read with weights_only."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    _refuse_pickle(folder)
+    extra = {} if num_labels is None else {"num_labels": num_labels}
+    transformers_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = AutoModelForSequenceClassification.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                attn_implementation="eager",
+                torch_dtype=torch.float32,
+                use_safetensors=_weights_file(folder).suffix == ".safetensors",
+                **extra,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as e:
+        raise BadInput(f"{folder}: the model cannot be loaded ({str(e).splitlines()[0]})") from e
+    return model.eval()
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise BadInput(f"{folder}: no model.safetensors")
+
+
+def _refuse_pickle(folder: Path) -> None:
+    """A file that is named safetensors must be safetensors; a .bin must load with weights_only."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    path = _weights_file(folder)
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(str(path), framework="pt") as f:
+                f.keys()
+        except (SafetensorError, OSError, ValueError) as e:
+            start = path.read_bytes()[:2] if path.stat().st_size < 1 << 33 else b""
+            what = "a pickle (refused)" if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") else "damaged"
+            raise Damaged(f"{path}: not a safetensors file: {what} ({e}); save it with safetensors") from e
+    elif path.suffix == ".bin":
+        try:
+            torch.load(str(path), map_location="cpu", weights_only=True, mmap=False)
+        except Exception as e:  # an unpickler meets hostile bytes: any error means refusal
+            raise Damaged(f"{path}: does not load with weights_only ({type(e).__name__}); convert it") from e
+
+
+def weights_hash(folder: Path) -> str:
+    """Hash of weights, configuration and tokenizer: what the teacher's answers depend on."""
+    from kdexport.storage.files import content_key
+
+    wanted = ("config.json", "tokenizer.json", "spec.json", "preprocessor.json", "labels.json")
+    files = sorted(p for p in folder.iterdir() if p.name in wanted or p.suffix in (".safetensors", ".bin"))
+    return content_key([(p.name, sha256_file(p)) for p in files])
+
+
+def write_tokenizer(model: Path, folder: Path) -> int:
+    """Copy the tokenizer as one tokenizers file, its truncation set; returns the longest sequence."""
+    path = model / "tokenizer.json"
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; save the tokenizer with a fast tokenizer (tokenizer.json)")
+    document = read_json(path)
+    config = read_json(model / "config.json")
+    limit = min(int(config.get("max_position_embeddings") or MAX_LENGTH), MAX_LENGTH)
+    if document.get("truncation"):
+        limit = min(limit, int(document["truncation"]["max_length"]))
+    elif config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        limit -= 2  # these offset their positions by the padding id
+    document["truncation"] = {"direction": "Right", "max_length": limit, "strategy": "LongestFirst", "stride": 0}
+    document["padding"] = None
+    write_bytes(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False).encode())
+    return limit
+
+
+def _accepts(model: Any, name: str) -> bool:
+    import inspect
+
+    if name == "token_type_ids" and not getattr(model.config, "type_vocab_size", 0):
+        return False
+    return name in inspect.signature(model.forward).parameters
+
+
+def _fused(folder: Path, config: dict[str, Any], names: Sequence[str]) -> str:
+    """The fused graph's name where ONNX Runtime can fuse it and answers the same, else the plain one's."""
+    import numpy as np
+
+    from kdexport.runtimes.onnxruntime import open_engine
+
+    if config.get("model_type") not in FUSABLE:
+        return "plain.onnx"
+    heads = int(config.get("num_attention_heads", config.get("n_heads", 0)))
+    fuse_transformer(
+        folder / "plain.onnx", folder / "fused.onnx", heads, int(config.get("hidden_size", config.get("dim", 0)))
+    )
+    ids = np.arange(10, 26, dtype=np.int64).reshape(2, 8)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    feeds = {n: feeds[n] for n in names}
+    plain, fused = (open_engine(folder / f, 1).run(feeds) for f in ("plain.onnx", "fused.onnx"))
+    return "fused.onnx" if float(np.abs(plain - fused).max()) <= FUSION_TOLERANCE else "plain.onnx"
+
+
+def _own_model(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
+    """A folder that `teacher fit` wrote from a backbone: spec.json, model.safetensors, preprocessor.json, labels.json."""
+    import torch
+    from safetensors.torch import load_file
+
+    from kdexport.backbones import backbone_of, count_params, parse_spec
+
+    assert source.model is not None
+    _refuse_pickle(source.model)
+    spec = parse_spec(read_json(source.model / "spec.json"), str(source.model / "spec.json"))
+    classes = tuple(read_json(source.model / "labels.json"))
+    columns_for(classes, context.classes, str(source.model))
+    preprocessor = Preprocessor.model_validate(read_json(source.model / "preprocessor.json"))
+    module = backbone_of(spec).build(spec, len(classes))
+    module.load_state_dict(load_file(source.model / "model.safetensors"))
+    module.eval()
+    is_text = preprocessor.kind == "text"
+    if is_text:
+        write_bytes(folder / "tokenizer.json", (source.model / "tokenizer.json").read_bytes())
+    example = example_input(preprocessor, torch)
+    name = INPUT_NAMES[preprocessor.kind]
+    export_graph(module, [example], [name], folder / "teacher.onnx", tokens=is_text)
+    return TeacherMember(
+        kind="model",
+        name=source.model.name,
+        classes=classes,
+        weight=source.weight,
+        num_params=count_params(module),
+        graph="teacher.onnx",
+        input_names=(name,),
+        preprocessor=preprocessor,
+        tokenizer="tokenizer.json" if is_text else None,
+        source=str(source.model),
+        sha256=weights_hash(source.model),
+        seen_dev="train" in source.trained_on,
+        licence=source.licence,
+    )
+
+
+def example_input(preprocessor: Preprocessor, torch: Any) -> torch.Tensor:
+    """A legal input of two rows, for tracing."""
+    if preprocessor.kind == "text":
+        example: torch.Tensor = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]])
+        return example
+    channels = len(preprocessor.mean)
+    pixels: torch.Tensor = torch.zeros(2, channels, preprocessor.height, preprocessor.width)
+    return pixels

@@ -1,0 +1,90 @@
+"""A teacher that is an ONNX file: its first output is logits (B, C). Text needs `tokenizer.json` beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexport.errors import BadInput, Damaged
+from kdexport.nouns.manifest import Preprocessor
+from kdexport.nouns.project import TeacherSource
+from kdexport.nouns.teacher import TeacherMember
+from kdexport.storage.files import sha256_file
+from kdexport.storage.tables import Raw
+from kdexport.tasks import load_task
+from kdexport.teachers import TeacherContext, columns_for
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_LENGTH = 512
+
+
+def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
+    import onnx
+
+    assert source.onnx is not None
+    if not source.onnx.is_file():
+        raise BadInput(f"{source.onnx}: no such ONNX file")
+    try:
+        model = onnx.load(str(source.onnx), load_external_data=False)
+        onnx.checker.check_model(str(source.onnx))
+    except Exception as e:  # onnx raises a dozen unrelated classes for a file that is no model
+        raise Damaged(f"{source.onnx}: not a valid ONNX model ({str(e).splitlines()[0]})") from e
+    classes = source.labels or context.classes
+    columns_for(classes, context.classes, str(source.onnx))
+    shutil.copyfile(source.onnx, folder / "teacher.onnx")
+    weights = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in weights]
+    is_text = load_task(context.project.task).input_kind == "text"
+    tokenizer = _tokenizer(source.onnx, folder) if is_text else None
+    return TeacherMember(
+        kind="onnx",
+        name=source.onnx.stem,
+        classes=tuple(classes),
+        weight=source.weight,
+        num_params=sum(_size(i.dims) for i in model.graph.initializer if i.data_type in (1, 10, 16)),
+        graph="teacher.onnx",
+        input_names=tuple(i.name for i in inputs),
+        preprocessor=_text_preprocessor() if is_text else _image_preprocessor(inputs[0], context),
+        tokenizer=tokenizer,
+        source=str(source.onnx),
+        sha256=sha256_file(source.onnx),
+        seen_dev="train" in source.trained_on,
+        licence=source.licence,
+    )
+
+
+def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
+    raise AssertionError("an ONNX teacher is run as a graph")
+
+
+def _tokenizer(graph: Path, folder: Path) -> str:
+    beside = graph.parent / "tokenizer.json"
+    if not beside.is_file():
+        raise BadInput(f"{beside}: a text teacher in ONNX needs its tokenizer.json beside it")
+    shutil.copyfile(beside, folder / "tokenizer.json")
+    return "tokenizer.json"
+
+
+def _text_preprocessor() -> Preprocessor:
+    return Preprocessor(kind="text", tokenizer="tokenizer.json", max_length=MAX_LENGTH)
+
+
+def _image_preprocessor(graph_input: Any, context: TeacherContext) -> Preprocessor:
+    """Size from the graph, normalisation from the data (kdexport's own rule)."""
+    dims = [d.dim_value for d in graph_input.type.tensor_type.shape.dim]
+    own = load_task(context.project.task).prepare(context.train_inputs, "", 0).preprocessor
+    if len(dims) != 4:
+        raise BadInput(f"input '{graph_input.name}' has {len(dims)} axes; images are (B, channels, height, width)")
+    height, width = dims[2] or own.height, dims[3] or own.width
+    return own.model_copy(update={"height": height, "width": width})
+
+
+def _size(dims: Sequence[int]) -> int:
+    size = 1
+    for d in dims:
+        size *= d
+    return size

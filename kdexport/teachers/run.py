@@ -1,0 +1,130 @@
+"""Ask a TeacherSet: raw inputs in, logits in the project's class order out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexport.errors import BadInput
+from kdexport.nouns.project import TeacherSource
+from kdexport.nouns.teacher import TeacherMember, TeacherSet
+from kdexport.runtimes.onnxruntime import open_engine
+from kdexport.storage.tables import Raw
+from kdexport.tasks import Prepared
+from kdexport.teachers import columns_for, teacher_kind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BATCH_ROWS = 32  # long enough to fill two cores at 15 tokens a row, short enough to pad little
+
+
+class MemberEngine:
+    """One ONNX member with its preprocessing: what is timed end to end as the teacher."""
+
+    def __init__(self, member: TeacherMember, folder: Path, graph: Path, threads: int) -> None:
+        assert member.preprocessor is not None
+        self.member = member
+        self.engine = open_engine(graph, threads)
+        self.preprocessor = member.preprocessor
+        if self.preprocessor.kind == "text":
+            from tokenizers import Tokenizer
+
+            self.tokenizer: Any = Tokenizer.from_file(str(folder / str(member.tokenizer)))
+
+    def feeds(self, inputs: Sequence[Raw]) -> dict[str, np.ndarray]:
+        """Raw inputs as the graph's named tensors, padded to the longest."""
+        if self.preprocessor.kind == "image":
+            from kdexport.tasks import image_classification
+
+            encoded = image_classification.encode(Prepared(self.preprocessor), inputs)
+            import numpy as np
+
+            return {self.member.input_names[0]: encoded.batch(np.arange(len(inputs)))}
+        return self._text_feeds([e.ids for e in self.tokenizer.encode_batch_fast(list(inputs))])
+
+    def feeds_one(self, raw: Raw) -> dict[str, np.ndarray]:
+        """One text, no padding, no batch: the reference path whose latency is quoted."""
+        if self.preprocessor.kind == "image":
+            return self.feeds([raw])
+        return self._text_feeds([self.tokenizer.encode(raw).ids])
+
+    def _text_feeds(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        length = max(len(r) for r in rows)
+        ids = np.zeros((len(rows), length), dtype=np.int64) + self._pad_id()
+        mask = np.zeros((len(rows), length), dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        tensors = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        names = self.member.input_names
+        return {n: tensors.get(n, ids) for n in names}
+
+    def _pad_id(self) -> int:
+        return self.preprocessor.pad_id
+
+    def logits(self, inputs: Sequence[Raw]) -> np.ndarray:
+        return self.engine.run(self.feeds(inputs))
+
+    def answer_one(self, raw: Raw) -> np.ndarray:
+        return self.engine.run(self.feeds_one(raw))
+
+
+class Teachers:
+    """All members, opened once. `logits` averages probabilities by weight where there are several."""
+
+    def __init__(
+        self, teachers: TeacherSet, sources: Sequence[TeacherSource], folder: Path, classes: Sequence[str], threads: int
+    ) -> None:
+        self.members = teachers.members
+        self.sources = sources
+        self.classes = classes
+        self.engines = [MemberEngine(m, folder, folder / m.graph, threads) if m.graph else None for m in self.members]
+        self.columns = [columns_for(m.classes, classes, m.source) for m in self.members]
+
+    def logits(self, inputs: Sequence[Raw]) -> np.ndarray:
+        """float32 (N, C) in project class order: a single teacher's own logits, or the log of the weighted mean
+        probability of an ensemble. Rows are batched by length, so the same list gives the same bits."""
+        answers = [self._member_logits(i, inputs) for i in range(len(self.members))]
+        for answer, member in zip(answers, self.members, strict=True):
+            _require_finite(answer, member)
+        return answers[0] if len(answers) == 1 else combine(answers, [m.weight for m in self.members])
+
+    def _member_logits(self, index: int, inputs: Sequence[Raw]) -> np.ndarray:
+        import numpy as np
+
+        engine, member = self.engines[index], self.members[index]
+        if engine is None:
+            answer = teacher_kind(member.kind).answer(self.sources[index], member, inputs)
+            return answer[:, self.columns[index]]
+        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
+        result = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
+        for start in range(0, len(order), BATCH_ROWS):
+            rows = order[start : start + BATCH_ROWS]
+            result[rows] = engine.logits([inputs[i] for i in rows])[:, self.columns[index]]
+        return result
+
+
+def combine(answers: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """log of the weighted mean of softmax probabilities, float32 (N, C)."""
+    import numpy as np
+
+    total = np.zeros(answers[0].shape, dtype=np.float64)
+    for logits, weight in zip(answers, weights, strict=True):
+        shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+        total += weight / sum(weights) * shifted / shifted.sum(-1, keepdims=True)
+    return np.log(np.maximum(total, 1e-12)).astype(np.float32)
+
+
+def _require_finite(logits: np.ndarray, member: TeacherMember) -> None:
+    import numpy as np
+
+    if not np.isfinite(logits).all():
+        raise BadInput(f"teacher {member.source}: {int((~np.isfinite(logits)).any(1).sum())} answers are not finite")
+    if logits.size and float(np.ptp(logits)) == 0.0:
+        raise BadInput(
+            f"teacher {member.source}: gives the same score for every class and input; are its weights zero?"
+        )

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdexport.measure import environment
+from kdexport.measure.environment import detect, fingerprint
+
+INTEL = """processor : 0
+cpu family : 6
+model : 143
+model name : Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz
+flags : fpu sse2 avx2 fma avx512f avx512_vnni amx_bf16 amx_int8
+
+processor : 1
+model name : another
+flags : sve
+"""
+GRAVITON = """processor\t: 0
+Features\t: fp asimd asimddp i8mm sve bf16
+CPU implementer\t: 0x41
+CPU part\t: 0xd40
+"""
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, files: dict[str, str], own: str, cpuinfo: str = "") -> None:
+    """A machine whose /proc and cgroup files lie in `folder`."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "own").write_text(own)
+    (folder / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(environment, "CGROUPS", folder)
+    monkeypatch.setattr(environment, "OWN_CGROUPS", folder / "own")
+    monkeypatch.setattr(environment, "CPUINFO", folder / "cpuinfo")
+
+
+def test_model_and_instructions_come_from_the_first_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    machine(monkeypatch, tmp_path, {}, "", INTEL)
+    found = detect(threads=1)
+    assert found.cpu == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz (family 6, model 143)"
+    assert found.isa == ("amx_bf16", "amx_int8", "avx2", "avx512_vnni", "avx512f", "fma")
+
+
+def test_an_arm_server_is_named_by_its_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    machine(monkeypatch, tmp_path, {}, "", GRAVITON)
+    found = detect(threads=1)
+    assert found.cpu == "ARM implementer 0x41 part 0xd40"
+    assert found.isa == ("bf16", "dotprod", "i8mm", "neon", "sve")
+
+
+def test_a_machine_without_proc_or_cgroups_is_described_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("CGROUPS", "OWN_CGROUPS", "CPUINFO"):
+        monkeypatch.setattr(environment, name, tmp_path / "absent")
+    found = detect(threads=1)
+    assert found.cpu
+    assert found.cores_allowed >= 1
+    assert found.memory_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("files", "own"),
+    [
+        ({"pod/cpu.max": "50000 100000", "pod/box/cpu.max": "max 100000"}, "0::/pod/box\n"),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "3:cpu,cpuacct:/\n2:memory:/\n"),
+    ],
+    ids=["v2, set by the parent", "v1"],
+)
+def test_a_quota_of_half_a_core_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], own: str
+):
+    machine(monkeypatch, tmp_path, files, own)
+    assert environment.cores_allowed() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("files", "own"),
+    [
+        ({"cpu.max": "max 100000"}, "0::/\n"),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "3:cpu:/\n"),
+    ],
+    ids=["v2", "v1"],
+)
+def test_no_quota_leaves_the_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], own: str):
+    machine(monkeypatch, tmp_path, files, own)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    assert environment.cores_allowed() == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "own"),
+    [({"box/memory.max": "1048576"}, "0::/box\n"), ({"memory/memory.limit_in_bytes": "1048576"}, "8:memory:/\n")],
+    ids=["v2", "v1"],
+)
+def test_a_memory_limit_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], own: str):
+    machine(monkeypatch, tmp_path, files, own)
+    assert environment.memory_limit_bytes() == 1 << 20
+
+
+def test_the_id_is_twelve_hex_digits_that_time_does_not_change(monkeypatch: pytest.MonkeyPatch):
+    first = detect(threads=1)
+    monkeypatch.setattr(environment, "_version", lambda package: "9.9" if package == "numpy" else None)
+    assert len(first.id) == 12
+    assert int(first.id, 16) >= 0
+    assert detect(threads=1).id != first.id
+    monkeypatch.undo()
+    assert detect(threads=1).id == first.id
+
+
+def test_the_fingerprint_depends_on_threads_and_runtimes_and_on_nothing_else():
+    here = detect(threads=1)
+    newer = here.model_copy(update={"packages": {**here.packages, "onnxruntime": "99"}})
+    other = here.model_copy(update={"packages": {**here.packages, "pydantic": "99"}, "taken_at": "", "id": ""})
+    assert fingerprint(here) == fingerprint(other)
+    assert len({fingerprint(here), fingerprint(newer), fingerprint(detect(threads=2))}) == 3
+
+
+def test_detecting_imports_no_runtime():
+    code = (
+        "import sys; from kdexport.measure.environment import detect; found = detect(1); "
+        "assert 'numpy' in found.packages; "
+        "assert not {'torch', 'onnxruntime', 'openvino', 'transformers', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
