@@ -77,13 +77,13 @@ class Tally:
     activations: float = 0.0
     operators: int = 0
 
-    def conv(self, size: int, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> int:
+    def conv(self, size: int, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> int:
         """One convolution with bias on size x size pixels; returns the output size."""
         out = -(-size // stride)
-        weights = channels_out * (channels_in // groups) * kernel * kernel
+        weights = c_out * (c_in // groups) * kernel * kernel
         self.flops += 2 * out * out * weights
-        self.params += weights + channels_out
-        self.activations += out * out * channels_out
+        self.params += weights + c_out
+        self.activations += out * out * c_out
         self.operators += 1
         return out
 
@@ -253,8 +253,7 @@ def _row(published: dict[str, str], device: dict[str, str]) -> Row | None:
     if cost is None:
         return None
     profile = _profile(device)
-    assert profile.facts.cores and profile.facts.memory_bandwidth_gb_per_s, f"{profile.id}: facts are missing"
-    cores = profile.facts.cores.value
+    cores, bandwidth = _cores(device), float(device["memory_bandwidth_gb_per_s"])
     used = 1.0 if "single-threaded" in published["runtime"] else 8.0 if "8 vCPU" in published["runtime"] else cores
     return Row(
         device=profile.id,
@@ -262,10 +261,15 @@ def _row(published: dict[str, str], device: dict[str, str]) -> Row | None:
         cost=cost,
         precision=precision,  # type: ignore[arg-type]
         flops_per_s=usable_peak(profile, precision)[1] * used / cores,  # type: ignore[arg-type]
-        bytes_per_s=profile.facts.memory_bandwidth_gb_per_s.value * 1e9,
+        bytes_per_s=bandwidth * 1e9,
         one_core=used == 1.0,
         published_ms=float(published["value"]),
     )
+
+
+def _cores(device: dict[str, str]) -> float:
+    """'8P+16E' is 24: on one core of a mixed CPU the estimate has no way to know which."""
+    return float(sum(int(n) for n in re.findall(r"\d+", device["cores_or_sms"])))
 
 
 def _profile(device: dict[str, str]) -> HardwareProfile:
@@ -274,7 +278,6 @@ def _profile(device: dict[str, str]) -> HardwareProfile:
         source = {"source": "devices.csv", "date": datetime.date.fromisoformat(COLLECTED)}
         return Number.model_validate({"value": float(text), **source}) if text else None
 
-    cores = sum(int(n) for n in re.findall(r"\d+", device["cores_or_sms"]))  # '8P+16E' is 24
     return HardwareProfile(
         id=device["device_id"],
         name=device["name"],
@@ -282,8 +285,6 @@ def _profile(device: dict[str, str]) -> HardwareProfile:
         vendor=device["vendor"],
         host="aarch64" if device["class"].startswith("edge") else "x86-64",
         facts=Facts(
-            cores=Number(value=cores, source="devices.csv", date=datetime.date.fromisoformat(COLLECTED)),
-            memory_bandwidth_gb_per_s=number("memory_bandwidth_gb_per_s"),
             peak_fp32_tflops=number("peak_fp32_tflops"),
             peak_fp16_tflops=number("peak_fp16_dense_tflops"),
             peak_int8_tops=number("peak_int8_dense_tops"),

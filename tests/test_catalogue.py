@@ -96,7 +96,7 @@ def test_every_fact_of_a_profile_has_a_source_and_a_date_and_none_is_from_memory
     facts = facts_of(PROFILES[id])
     assert facts
     for name, fact in facts.items():
-        assert "[memory]" not in fact.source + fact.note and "[single-source]" not in fact.note, name
+        assert not re.search(r"\[(memory|single-source)\]", fact.source + fact.note), name
         assert datetime.date(2017, 1, 1) < fact.date <= datetime.date.today(), name
 
 

@@ -37,7 +37,7 @@ FALLBACK: dict[Precision, tuple[Precision, ...]] = {
 SHARE_OF_FP32_BYTES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.25}
 
 # Microseconds on a server core: (median, low, high). Text: `tokenizers` 28-70 us for a short query, 3.5 us with a
-# word cache (docs: design notes, 2026-11). Image: Pillow decode, resize and normalise on a 2-core EPYC server,
+# word cache, identical ids (one thread, 2026-11). Image: Pillow decode, resize and normalise on a 2-core EPYC server,
 # 2026-11-24: 52 us (28x28 PNG), 116 us (64x64 PNG), 976 us (224x224 JPEG).
 HOST_US: dict[Literal["text", "image"], tuple[float, float, float]] = {
     "text": (44.0, 3.5, 70.0),
@@ -121,38 +121,22 @@ def usable_peak(profile: HardwareProfile, precision: Precision) -> tuple[Precisi
 def estimate(profile: HardwareProfile, cost: GraphCost, precision: Precision) -> LatencyEstimate:
     """Median of one run of the model alone, inputs on the host, batch already in `cost`; in ms with a 90 % interval.
 
-    The interval is split-conformal on log residuals of devices left out, each device weighing the same; outside the
-    range of published models it is the one of left-out small models, growing with the square root of the distance
-    in ln FLOPs (errors of independent steps add up so). Raises Unsupported, naming profile and fact, where the
-    bandwidth or a usable peak is missing."""
+    The interval is a quantile of log residuals of devices left out, each device weighing the same (split-conformal,
+    with the level raised until left-out devices are covered). Outside the range of published models it is the one of
+    left-out small models, growing with the square root of the distance in ln FLOPs, as errors of independent steps
+    add up. Raises Unsupported, naming profile and fact, where the bandwidth or a usable peak is missing."""
     pool = prior().pools["gpu" if profile.is_gpu else "cpu"]
-    used, flops_per_s = usable_peak(profile, precision)
-    bytes_per_s = _bandwidth(profile)
-    ways = {"whole": flops_per_s}
-    if "one_core" in pool.modes and profile.facts.cores:
-        ways["one_core"] = flops_per_s / profile.facts.cores.value
-    times = {
-        name: run_ms(
-            pool.launch_us,
-            mode.operator_us[profile.device_class],
-            cost.num_operators,
-            cost.flops,
-            mode.efficiency * ways[name],
-            moved_bytes(cost, precision),
-            pool.bandwidth_efficiency * bytes_per_s,
-        )
-        for name, mode in pool.modes.items()
-        if name in ways
-    }
-    fastest = min(times, key=lambda name: times[name])
+    used, _ = usable_peak(profile, precision)
+    times_ms = _times_ms(profile, pool, cost, precision)
+    way = min(times_ms, key=lambda name: times_ms[name])
     extrapolated, half_width_log = _half_width(pool, cost)
     factor = math.exp(half_width_log)
     return LatencyEstimate(
-        p50_ms=times[fastest],
-        low_ms=times[fastest] / factor,
-        high_ms=times[fastest] * factor,
+        p50_ms=times_ms[way],
+        low_ms=times_ms[way] / factor,
+        high_ms=times_ms[way] * factor,
         model=MODEL,
-        basis=_basis(profile, pool, precision, used, fastest, extrapolated),
+        basis=_basis(profile, pool, precision, used, way, extrapolated),
         extrapolated=extrapolated,
     )
 
@@ -174,6 +158,26 @@ def estimate_host(profile: HardwareProfile, task_kind: Literal["text", "image"])
         basis=f"assumption, interval included: {work} as measured on a server core, scaled to {scale}",
         extrapolated=True,
     )
+
+
+def _times_ms(profile: HardwareProfile, pool: Pool, cost: GraphCost, precision: Precision) -> dict[str, float]:
+    """ms of a run in each mode of the pool that the facts allow: one core needs the number of cores."""
+    _, flops_per_s = usable_peak(profile, precision)
+    cores = profile.facts.cores
+    share_of_peak = {"whole": 1.0, **({"one_core": 1 / cores.value} if cores else {})}
+    return {
+        name: run_ms(
+            pool.launch_us,
+            mode.operator_us[profile.device_class],
+            cost.num_operators,
+            cost.flops,
+            mode.efficiency * flops_per_s * share_of_peak[name],
+            moved_bytes(cost, precision),
+            pool.bandwidth_efficiency * _bandwidth(profile),
+        )
+        for name, mode in pool.modes.items()
+        if name in share_of_peak
+    }
 
 
 def _peak_key(precision: Precision) -> str:
@@ -214,7 +218,10 @@ def _half_width(pool: Pool, cost: GraphCost) -> tuple[bool, float]:
 def _basis(
     profile: HardwareProfile, pool: Pool, precision: Precision, used: Precision, way: str, extrapolated: bool
 ) -> str:
-    parts = [f"nothing measured on this device; fitted on {pool.rows} published rows of {pool.devices} devices"]
+    parts = [
+        f"nothing measured on this device; fitted on {pool.rows} published rows of {pool.devices} devices, "
+        "90 % interval from leaving devices out"
+    ]
     if not profile.is_gpu:
         parts.append("on one core" if way == "one_core" else f"on all {_cores(profile)}cores")
     if used != precision:

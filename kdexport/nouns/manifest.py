@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kdexport.nouns.base import Noun
 from kdexport.nouns.profile import Precision
@@ -63,3 +64,18 @@ class Manifest(Noun):
     lineage: dict[str, Any] = Field(default={}, description="teacher, licence, data, seeds, decisions, environment")
     figures: dict[str, Any] = Field(default={}, description="quality, latency and parity as in report.json")
     checksum: str = Field(default="", description="SHA-256 over all other keys, set when a bundle is written")
+
+    @field_validator("lineage", "figures")
+    @classmethod
+    def _finite(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not _all_finite(value):
+            raise ValueError("holds NaN or infinity, which JSON has no word for; leave the figure out")
+        return value
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_all_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)

@@ -21,6 +21,7 @@ class TeacherMember(Noun):
     num_params: int | None = None
     num_embedding_params: int | None = None
     graph: str | None = Field(default=None, description="fp32 ONNX file; none where the teacher is no graph")
+    plain_graph: str | None = Field(default=None, description="the same before fusions: only standard operators")
     input_names: tuple[str, ...] = ()
     preprocessor: Preprocessor | None = None
     tokenizer: str | None = None

@@ -66,6 +66,7 @@ def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder:
         num_params=sum(p.numel() for p in model.parameters()),
         num_embedding_params=embedding.numel(),
         graph=graph,
+        plain_graph="plain.onnx",
         input_names=tuple(names),
         preprocessor=Preprocessor(kind="text", tokenizer="tokenizer.json", max_length=tokenizer),
         tokenizer="tokenizer.json",

@@ -89,6 +89,7 @@ def profile_shapes(shape: tuple[int, ...], manifest: dict[str, Any], opt_tokens:
 
     Tuned for batch 1: single-stream latency is what an edge target is held to."""
     preprocessor = manifest["preprocessor"]
+    wanted: list[tuple[int, ...]]
     if preprocessor["kind"] == "text":
         wanted = [(1, 2), (1, opt_tokens), (manifest["max_batch"], preprocessor["max_length"])]
     else:
@@ -134,7 +135,7 @@ def timing_ms(engine: Any, tensor: Any) -> dict[str, Any]:
 
 
 def make(folder: Path, out: Path, workspace_mib: int) -> dict[str, Any]:
-    """Build, write, check; returns the report as written. Raises NoTensorRT, CannotBuild, OSError."""
+    """Build, check, write; returns the report as written. Raises NoTensorRT, CannotBuild, OSError."""
     trt = import_tensorrt()
     manifest = read_manifest(folder)
     encoder = open_encoder(folder, manifest["preprocessor"])
@@ -153,12 +154,12 @@ def make(folder: Path, out: Path, workspace_mib: int) -> dict[str, Any]:
         "engine_bytes": len(plan),
         "engine_sha256": hashlib.sha256(plan).hexdigest(),
     }
-    _write(out / ENGINE, plan)
     engine = TensorRTEngine(trt, plan, manifest)
     report["compute_capability"] = Cuda().compute_capability()
     logits = np.concatenate([engine(t) for t in tensors]) if tensors else golden
     report["parity"] = parity(logits, golden, manifest["precision"])
     report["latency_model"] = timing_ms(engine, tensors[0]) if tensors else None
+    _write(out / ENGINE, plan)
     _write(out / REPORT, (json.dumps(report, indent=1, sort_keys=True) + "\n").encode())
     return report
 

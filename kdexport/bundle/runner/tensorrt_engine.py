@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import glob
 import hashlib
 import importlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +49,19 @@ def cache_folder(bundle: Path) -> Path:
 
 
 def open_built(bundle: Path, manifest: dict[str, Any]) -> TensorRTEngine:
-    """The engine that `build.py` left in the cache. Raises NoTensorRT where there is none, or not a whole one."""
+    """The engine that `build.py` left in the cache.
+
+    Raises NoTensorRT where there is none, it is not whole, or it failed its self-test."""
     folder = cache_folder(bundle)
     try:
         plan = (folder / ENGINE).read_bytes()
-        wanted = json.loads((folder / REPORT).read_text(encoding="utf-8"))["engine_sha256"]
-    except (OSError, ValueError, KeyError) as e:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
         raise NoTensorRT(f"{folder}: no engine of this bundle; run `python build.py` on this device first") from e
-    if hashlib.sha256(plan).hexdigest() != wanted:
+    if hashlib.sha256(plan).hexdigest() != report["engine_sha256"]:
         raise NoTensorRT(f"{folder / ENGINE}: altered since it was built; run `python build.py` again")
+    if not report["parity"]["passed"]:
+        raise NoTensorRT(f"{folder / REPORT}: the engine's answers are not the student's; it is not served")
     return TensorRTEngine(import_tensorrt(), plan, manifest)
 
 
@@ -64,14 +70,16 @@ class Cuda:
 
     def __init__(self) -> None:
         names = [ctypes.util.find_library("cudart"), *(f"libcudart.so{v}" for v in ("", ".13", ".12"))]
-        folders = ("", "/usr/local/cuda/lib64/")
-        for path in (folder + name for folder in folders for name in names if name):
+        wheels = (p for entry in sys.path for p in glob.glob(os.path.join(entry, "nvidia/*/lib/libcudart.so.*")))
+        for path in [*filter(None, names), "/usr/local/cuda/lib64/libcudart.so", *wheels]:
             try:
                 self._library = ctypes.CDLL(path)
                 return
             except OSError:
                 continue
-        raise NoTensorRT("libcudart.so is not found; add CUDA's lib64 folder to LD_LIBRARY_PATH")
+        raise NoTensorRT(
+            "libcudart.so is not found: add CUDA's lib64 folder to LD_LIBRARY_PATH, or pip install nvidia-cuda-runtime"
+        )
 
     def allocate(self, size_bytes: int) -> int:
         address = ctypes.c_void_p()
@@ -120,7 +128,10 @@ class TensorRTEngine:
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise NoTensorRT("the engine was built by another TensorRT or for another GPU; run `python build.py` again")
+            raise NoTensorRT(
+                "the engine cannot be loaded: either no GPU and driver work here, or another TensorRT or GPU built it; "
+                "see TensorRT's lines above, then run `python build.py` again"
+            )
         self._context = self._engine.create_execution_context()
         self._stream = self._cuda.stream()
         self._input, self._output = manifest["input_name"], manifest["output_name"]

@@ -1,0 +1,622 @@
+"""All stages in order. Knows what depends on what; every key, decision and resume is made here."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexport import project_file
+from kdexport.backbones import parse_spec
+from kdexport.dataset import Dataset, read_dataset
+from kdexport.measure.environment import cores_allowed, detect, fingerprint
+from kdexport.nouns.base import Noun
+from kdexport.nouns.bench import BenchResult, QualityResult
+from kdexport.nouns.calibration import Calibration
+from kdexport.nouns.cost import CostReport
+from kdexport.nouns.graph import GraphCost, LatencyEstimate
+from kdexport.nouns.measurement import Decision, Environment
+from kdexport.nouns.plan import Plan
+from kdexport.nouns.profile import HardwareProfile, Precision
+from kdexport.nouns.project import Project, TeacherSource
+from kdexport.nouns.spec import StudentSpec
+from kdexport.nouns.student import EngineChoice, Recipe, Student
+from kdexport.nouns.target import LOCAL, Target
+from kdexport.nouns.teacher import TeacherSet
+from kdexport.project_file import LoadedProject
+from kdexport.stages import bench, bundle, calibrate, cost, distil, engines, label, report, teach
+from kdexport.stages import plan as planning
+from kdexport.stages.detect import local_profile
+from kdexport.stages.report import TargetResult
+from kdexport.storage.files import content_key, replacing, sha256_file, write_json, write_text
+from kdexport.tasks import Prepared, Task, load_task
+from kdexport.teachers._peek import glance, tokenizer_of
+from kdexport.training.recipe import TransferSet, recipe, transfer_set
+from kdexport.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kdexport.teachers._run import Teachers
+
+log = logging.getLogger(__name__)
+ProgressFor = Callable[[str], Callable[[int, int, str], None]]
+
+
+@dataclass
+class Run:
+    """One project in one folder. Properties are the stages' results, made when first asked for."""
+
+    loaded: LoadedProject
+    workspace: Workspace
+    progress_for: ProgressFor | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    # --- what is known at once
+
+    @property
+    def project(self) -> Project:
+        return self.loaded.project
+
+    @cached_property
+    def task(self) -> Task:
+        return load_task(self.project.task)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return read_dataset(self.project.data, self.task.input_kind)
+
+    @cached_property
+    def environment(self) -> Environment:
+        return detect(self.project.threads)
+
+    @cached_property
+    def training_threads(self) -> int:
+        return max(1, int(cores_allowed()))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return recipe(self.project, self.dataset, self.task.input_kind, self.training_threads)
+
+    @cached_property
+    def teacher_tokenizer(self) -> str:
+        return next((t for t in map(tokenizer_of, self.project.teachers) if t), "")
+
+    @cached_property
+    def local(self) -> HardwareProfile:
+        return local_profile(self.environment)
+
+    def profile(self, target: Target) -> HardwareProfile:
+        return self.loaded.profiles[target.id] or self.local
+
+    @cached_property
+    def rows(self) -> TransferSet:
+        return transfer_set(self.dataset, self.task, self.recipe.augment_per_row, self.recipe.seed)
+
+    @cached_property
+    def machine(self) -> list[object]:
+        """What bits depend on besides the inputs: threads and ISA."""
+        return [self.training_threads, list(self.environment.isa)]
+
+    # --- sizing
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        if all(t.profile != LOCAL for t in self.loaded.targets.values()):
+            return None
+        inputs = [fingerprint(self.environment), self.dataset.sha256, self.teacher_tokenizer[:64], self.project.task]
+        return self.workspace.stage(
+            "calibrate",
+            calibrate.VERSION,
+            inputs,
+            Calibration,
+            lambda folder, key: calibrate.calibrate(self.dataset, self.task, self.teacher_tokenizer, self.environment),
+        )
+
+    @cached_property
+    def sizes(self) -> planning.Sizes:
+        inputs = self.dataset.train.inputs
+        vocab_sizes = self.task.vocab_sizes(inputs, self.teacher_tokenizer)
+        prepared = self.task.prepare(inputs, self.teacher_tokenizer, vocab_sizes[0])
+        shape = self.task.encode(prepared, inputs[:1000]).shape()
+        glances = [glance(t, len(self.dataset.classes), shape) for t in self.project.teachers]
+        params = [g.num_params for g in glances]
+        variants = len(self.dataset.train) * (1 + self.recipe.augment_per_row)
+        return planning.Sizes(
+            input_kind=self.task.input_kind,
+            num_classes=len(self.dataset.classes),
+            shape=shape,
+            vocab_sizes=tuple(vocab_sizes),
+            teacher_params=sum(p for p in params if p) if all(params) else None,
+            teacher_flops=sum(g.flops_per_row(shape, len(self.dataset.classes)) for g in glances) / len(glances),
+            transfer_rows=variants + len(self.dataset.unlabelled),
+            train_rows=len(self.dataset.train),
+        )
+
+    @cached_property
+    def plan(self) -> Plan:
+        targets = [
+            (t, self.profile(t), self.calibration if t.profile == LOCAL else None) for t in self.loaded.targets.values()
+        ]
+        inputs = [self.project, self.dataset.sha256, targets, self.teacher_tokenizer[:64]]
+        return self.workspace.stage(
+            "plan",
+            planning.VERSION,
+            inputs,
+            Plan,
+            lambda folder, key: planning.plan(self.project, self.sizes, self.recipe, targets, cores_allowed()),
+        )
+
+    def spec(self, target: Target) -> StudentSpec:
+        """The planned student: a decision, since it rests on a calibration."""
+        chosen = self.plan.for_target(target.id)
+        inputs = [self.project, self.dataset.sha256, target]
+        decision = self.workspace.decide(
+            f"student-{target.id}",
+            inputs,
+            lambda: Decision(
+                name=f"student for {target.id}",
+                choice=json.dumps(chosen.chosen.spec, sort_keys=True),
+                reason=chosen.reason,
+                environment=self.environment.id,
+            ),
+        )
+        return parse_spec(json.loads(decision.choice))
+
+    # --- teaching
+
+    @cached_property
+    def teach_inputs(self) -> list[object]:
+        return [[_teacher_key(t) for t in self.project.teachers], self.dataset.sha256, self.project.task, self.machine]
+
+    @cached_property
+    def teachers(self) -> TeacherSet:
+        return self.workspace.stage(
+            "teach",
+            teach.VERSION,
+            self.teach_inputs,
+            TeacherSet,
+            lambda folder, key: teach.teach(
+                self.project, self.dataset, self.training_threads, folder, self.progress_for
+            ),
+        )
+
+    @property
+    def teach_folder(self) -> Path:
+        return self.workspace.folder_of("teach", teach.VERSION, self.teach_inputs)
+
+    def open_teachers(self) -> Teachers:
+        from kdexport.teachers._run import Teachers
+
+        return Teachers(
+            self.teachers, self.project.teachers, self.teach_folder, self.dataset.classes, self.training_threads
+        )
+
+    @cached_property
+    def label_inputs(self) -> list[object]:
+        members = [(m.sha256, m.weight, m.classes) for m in self.teachers.members]
+        rows = [self.recipe.augment_per_row, self.recipe.seed]
+        return [members, self.dataset.sha256, self.dataset.classes, rows, self.machine, "float32"]
+
+    def labels(self) -> Any:
+        """Soft labels, opened; made chunk by chunk where they are not there yet."""
+        from kdexport.training.soft_labels import open_labels
+
+        made = self.workspace.stage("label", label.VERSION, self.label_inputs, LabelsDone, self._make_labels)
+        folder = self.workspace.folder_of("label", label.VERSION, self.label_inputs)
+        return open_labels(folder, made.key)
+
+    def _make_labels(self, folder: Path, key: str) -> LabelsDone:
+        progress = self.progress_for("label") if self.progress_for else None
+        tell = (lambda done, total: progress(done, total, "")) if progress else None
+        label.label(self.open_teachers(), self.rows, folder, key, tell)
+        return LabelsDone(key=key, rows=len(self.rows.inputs))
+
+    # --- students
+
+    def prepared(self, spec: StudentSpec) -> Prepared:
+        vocab_size = int(getattr(spec, "vocab_size", 0))
+        return self.task.prepare(self.dataset.train.inputs, self.teacher_tokenizer, vocab_size)
+
+    def student_inputs(self, spec: StudentSpec) -> list[object]:
+        bf16 = self._bf16_inputs(spec)
+        return [spec, self.label_inputs, self.recipe, self.project.metric, content_key(bf16)]
+
+    def _bf16_inputs(self, spec: StudentSpec) -> list[object]:
+        return [spec, self.recipe, self.machine, self.environment.cpu]
+
+    def student(self, spec: StudentSpec) -> tuple[Student, Path]:
+        inputs = self.student_inputs(spec)
+        made = self.workspace.stage(
+            "distil", distil.VERSION, inputs, Student, lambda folder, key: self._distil(spec, folder)
+        )
+        return made, self.workspace.folder_of("distil", distil.VERSION, inputs)
+
+    def _distil(self, spec: StudentSpec, folder: Path) -> Student:
+        labels = self.labels()
+        return distil.distil(
+            spec,
+            self.prepared(spec),
+            self.rows,
+            labels,
+            self.dataset,
+            self.task,
+            self.project.metric,
+            self.recipe,
+            self._embedding(self.prepared(spec)),
+            lambda measure: self.workspace.decide("training-precision", self._bf16_inputs(spec), measure),
+            folder,
+            self.progress_for("distil") if self.progress_for else None,
+        )
+
+    def _embedding(self, prepared: Prepared) -> np.ndarray | None:
+        """Rows of the teacher's token embedding that the student's vocabulary keeps, (V, D)."""
+        member = next((m for m in self.teachers.members if m.embedding), None)
+        if member is None or not prepared.kept_ids:
+            return None
+        from safetensors.numpy import load_file
+
+        table = load_file(self.teach_folder / str(member.embedding))["embedding"]
+        rows: np.ndarray = table[list(prepared.kept_ids)]
+        return rows
+
+    def choice(self, target: Target, student: Student, folder: Path) -> tuple[EngineChoice, Path]:
+        """Engines of one student on one target."""
+        settings = [target.runtimes, target.precisions, target.profile, self.project.threads]
+        inputs = [student.weights_sha256, settings, self.project.metric, self.dataset.sha256, self.environment.packages]
+        made = self.workspace.stage(
+            f"engines-{target.id}",
+            engines.VERSION,
+            inputs,
+            EngineChoice,
+            lambda own, key: engines.engines(
+                student,
+                folder,
+                self._engine_inputs(student, folder),
+                self.dataset,
+                self.project.metric,
+                target,
+                self.profile(target),
+                self.project.threads,
+                self.environment.id,
+                lambda measure: self.workspace.decide(f"engine-{target.id}", inputs, measure),
+                own,
+            ),
+        )
+        return made, self.workspace.folder_of(f"engines-{target.id}", engines.VERSION, inputs)
+
+    def _engine_inputs(self, student: Student, folder: Path) -> engines.Inputs:
+        cached: dict[str, engines.Inputs] = self.__dict__.setdefault("_inputs_of", {})
+        if student.weights_sha256 not in cached:
+            cached[student.weights_sha256] = engines.prepare_inputs(student, folder, self.dataset, self.task)
+        return cached[student.weights_sha256]
+
+    # --- measuring
+
+    @cached_property
+    def teacher_files(self) -> bench.TeacherFiles | None:
+        """fp32 graphs and int8 copies; None where a teacher is no graph."""
+        if not self.teachers.is_graph:
+            return None
+        inputs = [self.teach_inputs, self.environment.packages]
+        return self.workspace.stage(
+            "quantise-teacher",
+            bench.VERSION,
+            inputs,
+            bench.TeacherFiles,
+            lambda folder, key: bench.teacher_files(self.teachers, self.teach_folder, folder, self._calibration_feeds),
+        )
+
+    def _calibration_feeds(self, index: int) -> Sequence[dict[str, np.ndarray]]:
+        engine = self.open_teachers().engines[index]
+        assert engine is not None
+        return [engine.feeds_one(raw) for raw in self.dataset.train.inputs[:64]]
+
+    @cached_property
+    def teacher_predictions(self) -> Predictions:
+        """The teacher's logits on test and dev, asked once."""
+        return self._predictions("teacher", self.teach_inputs, lambda raws: self.open_teachers().logits(raws))
+
+    @cached_property
+    def quantised_predictions(self) -> Predictions | None:
+        files = self.teacher_files
+        if files is None or not files.quantised:
+            return None
+        return self._predictions("teacher-int8", [self.teach_inputs, files], self._ask_quantised)
+
+    def _ask_quantised(self, raws: Sequence[Any]) -> np.ndarray:
+        from kdexport.teachers._run import Teachers
+
+        files = self.teacher_files
+        assert files is not None
+        members = tuple(
+            m.model_copy(update={"graph": g}) for m, g in zip(self.teachers.members, files.quantised, strict=True)
+        )
+        quantised = Teachers(
+            TeacherSet(members=members),
+            self.project.teachers,
+            self.teach_folder,
+            self.dataset.classes,
+            self.training_threads,
+        )
+        return quantised.logits(raws)
+
+    def _predictions(self, name: str, inputs: object, ask: Callable[[Sequence[Any]], np.ndarray]) -> Predictions:
+        """Logits on test, and on dev for thresholds, written once."""
+        key = [inputs, self.dataset.sha256]
+
+        def make(folder: Path, _: str) -> PredictionsDone:
+            from safetensors.numpy import save_file
+
+            with replacing(folder / "logits.safetensors") as temporary:
+                tensors = {"test": ask(self.dataset.test.inputs), "dev": ask(self.dataset.dev.inputs)}
+                save_file(tensors, temporary)
+            return PredictionsDone(rows=len(self.dataset.test))
+
+        self.workspace.stage(f"predict-{name}", 1, key, PredictionsDone, make)
+        from safetensors.numpy import load_file
+
+        tensors = load_file(self.workspace.folder_of(f"predict-{name}", 1, key) / "logits.safetensors")
+        return Predictions(tensors["test"], tensors["dev"])
+
+    def quality(self, target: Target, made: bundle.Bundle, choice: EngineChoice) -> QualityResult:
+        """Of the bundle itself; of its graph where the engine cannot run here."""
+        student = self._predictions(
+            f"student-{target.id}", [made.sha256], lambda raws: self._ask_bundle(made, choice, raws)
+        )
+
+        def make(folder: Path, key: str) -> QualityResult:
+            from kdexport.measure.metrics import fit_threshold
+
+            assert self.dataset.test.labels is not None
+            assert self.dataset.dev.labels is not None
+            teacher = self.teacher_predictions
+            return bench.quality(
+                self.project.metric,
+                teacher.test,
+                student.test,
+                self.dataset.test.labels,
+                self.dataset.classes,
+                choice.threshold,
+                fit_threshold(self.project.metric, teacher.dev, self.dataset.dev.labels, self.dataset.classes),
+            )
+
+        inputs = [made.sha256, self.teach_inputs, self.project.metric, self.dataset.sha256]
+        return self.workspace.stage(f"quality-{target.id}", bench.VERSION, inputs, QualityResult, make)
+
+    def _ask_bundle(self, made: bundle.Bundle, choice: EngineChoice, raws: Sequence[Any]) -> np.ndarray:
+        if choice.verified_on == f"{made.runtime}/{made.precision}":
+            return bench.bundle_logits(Path(made.path), raws)
+        return bench.graph_logits(Path(made.path), raws)
+
+    @cached_property
+    def quantised_quality(self) -> float | None:
+        from kdexport.measure.metrics import fit_threshold, score
+
+        found, metric, classes = self.quantised_predictions, self.project.metric, self.dataset.classes
+        if found is None or self.dataset.test.labels is None or self.dataset.dev.labels is None:
+            return None
+        threshold = fit_threshold(metric, found.dev, self.dataset.dev.labels, classes)
+        return score(metric, found.test, self.dataset.test.labels, classes, threshold)
+
+    def bench(self, target: Target, made: bundle.Bundle) -> BenchResult:
+        profile, files = self.profile(target), self.teacher_files
+        inputs = [made.sha256, self.teach_inputs, target.profile, target.precisions, fingerprint(self.environment)]
+
+        def make(folder: Path, key: str) -> BenchResult:
+            if target.profile == LOCAL:
+                return bench.measure(
+                    target.id,
+                    Path(made.path),
+                    made.bytes_loaded,
+                    self.teachers,
+                    files,
+                    self.dataset.test.inputs,
+                    self.project.threads,
+                    self.environment.id,
+                )
+            return self._estimate(target, profile, made)
+
+        return self.workspace.stage(f"bench-{target.id}", bench.VERSION, inputs, BenchResult, make)
+
+    def _estimate(self, target: Target, profile: HardwareProfile, made: bundle.Bundle) -> BenchResult:
+        from kdexport.export.graph_cost import graph_cost
+
+        files, shape = self.teacher_files, self.sizes.shape
+        graphs = [self.teach_folder / str(m.plain_graph or m.graph) for m in self.teachers.members] if files else []
+        teacher_cost = _total([graph_cost(g, shape) for g in graphs]) if graphs else None
+
+        def estimator(cost: GraphCost, precision: Precision, scope: str) -> LatencyEstimate:
+            return planning.absent_end_to_end(profile, cost, precision, scope, self.task.input_kind)
+
+        model = Path(made.path) / "model.onnx"
+        return bench.estimate(
+            target.id,
+            profile,
+            estimator,
+            graph_cost(model, shape),
+            made.precision,
+            made.bytes_loaded,
+            teacher_cost,
+            planning.planned_precision(target),
+            files.bytes if files else 0,
+            files.quantised_bytes if files else 0,
+        )
+
+    def cost(self, target: Target, result: BenchResult, quality: QualityResult) -> CostReport | None:
+        profile = self.profile(target)
+        tail = self.calibration.tail_ratio if target.profile == LOCAL and self.calibration else None
+        return cost.cost(
+            target,
+            profile,
+            result,
+            quality,
+            self.quantised_quality,
+            self.project.incumbent,
+            planning.workers(profile, target, self.project.threads),
+            tail,
+        )
+
+    def bundle(
+        self, target: Target, student: Student, folder: Path, choice: EngineChoice, engines_folder: Path
+    ) -> bundle.Bundle:
+        made = self.workspace.out / "bundles" / target.id
+        inputs = [
+            student.weights_sha256,
+            choice,
+            self.project,
+            self.dataset.sha256,
+            target.max_batch,
+            self.label_inputs,
+        ]
+        done = self.workspace.stage(
+            f"bundle-{target.id}",
+            bundle.VERSION,
+            inputs,
+            bundle.Bundle,
+            lambda own, key: bundle.bundle(
+                self.project,
+                target,
+                self.dataset,
+                self.task,
+                self.teachers,
+                student,
+                folder,
+                choice,
+                engines_folder,
+                made,
+            ),
+        )
+        return done.model_copy(update={"path": str(made)})
+
+    def target_result(self, target: Target) -> TargetResult:
+        student, student_folder = self.student(self.spec(target))
+        choice, engines_folder = self.choice(target, student, student_folder)
+        made = self.bundle(target, student, student_folder, choice, engines_folder)
+        quality = self.quality(target, made, choice)
+        result = self.bench(target, made)
+        priced = self.cost(target, result, quality)
+        return TargetResult(
+            target, self.plan.for_target(target.id), student, choice, result, quality, priced, made.model_dump()
+        )
+
+    def document(self) -> dict[str, Any]:
+        results = [self.target_result(t) for t in self.loaded.targets.values()]
+        files = self.teacher_files
+        return report.report(
+            self.project,
+            self.dataset,
+            self.teachers,
+            files.bytes if files else None,
+            self.quantised_quality,
+            results,
+            len(self.dataset.train) * self.recipe.augment_per_row,
+            [self.environment],
+            [*self.warnings, *self.dataset.warnings],
+        )
+
+
+class LabelsDone(Noun):
+    key: str
+    rows: int
+
+
+class PredictionsDone(Noun):
+    rows: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """logits float32 (N, C) of one model."""
+
+    test: np.ndarray
+    dev: np.ndarray
+
+
+def _teacher_key(source: TeacherSource) -> object:
+    """A teacher by its content, not its path."""
+    from kdexport.teachers.model import weights_hash
+
+    folder = source.model or (source.fit.base if source.fit else None)
+    file = source.onnx or source.scores
+    content = weights_hash(folder) if folder and folder.is_dir() else ""
+    if file and file.is_file():
+        content = sha256_file(file)
+    return [source.model_dump(mode="json", exclude={"model", "onnx", "scores", "licence"}), content]
+
+
+def _total(costs: Sequence[GraphCost]) -> GraphCost:
+    """An ensemble's members run one after another."""
+    return GraphCost(
+        flops=sum(c.flops for c in costs),
+        weight_bytes=sum(c.weight_bytes for c in costs),
+        activation_bytes=sum(c.activation_bytes for c in costs),
+        num_operators=sum(c.num_operators for c in costs),
+        num_params=sum(c.num_params for c in costs),
+        tokens=costs[0].tokens,
+    )
+
+
+def open_run(
+    project: Path,
+    out: Path,
+    progress_for: ProgressFor | None = None,
+    on_stage: Callable[[str, float, bool], None] | None = None,
+) -> Run:
+    """Read and check the project; nothing is computed yet. Raises BadInput."""
+    loaded = project_file.load_project(project)
+    warnings = project_file.refuse_forbidden(loaded.project, project)
+    return Run(loaded, Workspace(out, on_stage), progress_for, warnings)
+
+
+def plan(project: str | Path, out: str | Path = "kdexport-run") -> Plan:
+    """Size students for every target of a project; nothing is trained."""
+    return open_run(Path(project), Path(out)).plan
+
+
+def run(
+    project: str | Path,
+    out: str | Path = "kdexport-run",
+    *,
+    remeasure: bool = False,
+    progress_for: ProgressFor | None = None,
+    on_stage: Callable[[str, float, bool], None] | None = None,
+) -> dict[str, Any]:
+    """Every stage; returns the report document, and writes report.json, report.html, costs.csv and bundles/ in `out`."""
+    from kdexport.reporting.costs import costs_csv
+    from kdexport.reporting.html import render_html
+
+    this = open_run(Path(project), Path(out), progress_for, on_stage)
+    with this.workspace.locked():
+        if remeasure:
+            this.workspace.forget_decisions()
+        document = this.document()
+        write_json(this.workspace.out / "report.json", document)
+        write_text(this.workspace.out / "report.html", render_html(document))
+        write_text(this.workspace.out / "costs.csv", costs_csv(document))
+    return document
+
+
+def answers_no(document: dict[str, Any], min_retention: float, gate: str) -> list[str]:
+    """Why a run's answer is no: retention under the gate, or an objective missed."""
+    reasons = []
+    for entry in document["targets"]:
+        retention = entry["retention"]
+        reached = retention["value"] if gate == "point" else retention["ci95"][0]
+        if reached < min_retention:
+            excluded = "excludes" if retention["ci95"][1] < min_retention else "does not exclude"
+            reasons.append(
+                f"{entry['target']}: retention {reached:.3f} is below min_retention {min_retention:g} "
+                f"(the interval {excluded} it)"
+            )
+        if entry["objective"]["met"] is False:
+            objective = entry["objective"]
+            reasons.append(
+                f"{entry['target']}: p{objective['percentile']:g} {objective['value_ms']:.3g} ms misses "
+                f"{objective['limit_ms']:g} ms ({objective['basis']})"
+            )
+    return reasons

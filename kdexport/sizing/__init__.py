@@ -1,0 +1,1 @@
+"""From limits to an architecture: predicted quality, and the rule that chooses."""

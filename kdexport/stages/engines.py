@@ -1,0 +1,270 @@
+"""engines: build every engine that a target allows, check it against torch, keep the best by measurement."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexport.backbones import backbone_of, parse_spec
+from kdexport.dataset import Dataset
+from kdexport.errors import Damaged, MissingPackage, Unsupported
+from kdexport.export.onnx import INPUT_NAMES
+from kdexport.export.parity import compare_logits, edge_texts, parity_problem
+from kdexport.measure.metrics import fit_threshold, score
+from kdexport.measure.timer import interleave
+from kdexport.nouns.measurement import Decision
+from kdexport.nouns.metric import Metric
+from kdexport.nouns.profile import HardwareProfile, Precision
+from kdexport.nouns.student import EngineChoice, EngineResult, Student
+from kdexport.nouns.target import LOCAL, Target
+from kdexport.runtimes import Engine, Feeds, load_runtime
+from kdexport.storage.tables import Raw
+from kdexport.tasks import Encoded, Prepared, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+VERSION = 1
+MAX_QUALITY_LOSS = 0.003  # of the metric on dev: what an engine may lose against the best one and still be chosen
+FASTER = 1.02  # a quantised engine must be faster by more than the noise to be kept
+PARITY_ROWS = 256
+CALIBRATION_ROWS = 128
+TIMED_REQUESTS = 200
+TIMING_SECONDS = 3.0
+QUALITY_BATCH = 64
+REFERENCE = "onnxruntime/fp32"  # stands in where the target's own runtime cannot run here
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Encoded once for all engines of a student."""
+
+    name: str
+    dev: Encoded
+    parity: Encoded
+    torch_parity: np.ndarray  # (N, C) from torch, on `parity`
+    calibration: Sequence[Feeds]
+
+
+def prepare_inputs(student: Student, student_folder: Path, dataset: Dataset, task: Task) -> Inputs:
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+
+    tokenizer = (student_folder / student.tokenizer).read_text() if student.tokenizer else ""
+    prepared = Prepared(student.preprocessor, tokenizer)
+    sample: list[Raw] = list(dataset.dev.inputs[:PARITY_ROWS])
+    if task.input_kind == "text":
+        sample += edge_texts([str(t) for t in sample])
+    parity, dev = task.encode(prepared, sample), task.encode(prepared, dataset.dev.inputs)
+    spec = parse_spec(student.spec)
+    module = backbone_of(spec).build(spec, len(dataset.classes))
+    module.load_state_dict(load_file(student_folder / student.weights))
+    module.eval()
+    with torch.no_grad():
+        rows = [module(torch.from_numpy(parity.batch(np.array([i])))).numpy() for i in range(len(sample))]
+    name = INPUT_NAMES[backbone_of(spec).input_kind]
+    train = task.encode(prepared, dataset.train.inputs[:CALIBRATION_ROWS])
+    calibration = [{name: train.batch(np.array([i]))} for i in range(len(train.lengths))]
+    return Inputs(name, dev, parity, np.concatenate(rows), calibration)
+
+
+def engines(
+    student: Student,
+    student_folder: Path,
+    inputs: Inputs,
+    dataset: Dataset,
+    metric: Metric,
+    target: Target,
+    profile: HardwareProfile,
+    threads: int,
+    environment: str,
+    decide: Callable[[Callable[[], Decision]], Decision],
+    folder: Path,
+) -> EngineChoice:
+    """Raises Damaged where no engine has parity with torch: then no bundle is written."""
+    graph = student_folder / student.graph
+    assert dataset.dev.labels is not None
+    labels = dataset.dev.labels
+    checked: dict[str, _Checked] = {}
+    tried: list[EngineResult] = []
+    for runtime, precision in _cells(target):
+        result, good = _try(graph, runtime, precision, inputs, dataset, metric, profile, threads, folder)
+        tried.append(result)
+        if good:
+            checked[f"{runtime}/{precision}"] = good
+    local = target.profile == LOCAL
+    if not checked:  # the target's runtimes cannot run here: the graph itself is checked by ONNX Runtime
+        result, good = _try(graph, "onnxruntime", "fp32", inputs, dataset, metric, _cpu(profile), threads, folder)
+        if good is None:
+            raise Damaged(f"{graph}: {result.reason}; no bundle is written")
+        return _unrun(good, tried, target, metric, dataset)
+    decision = decide(lambda: _decide(checked, inputs, local, environment))
+    kept = checked[decision.choice]
+    timed = decision.candidates if local else {}
+    results = [_final(r, decision, timed) for r in tried]
+    return EngineChoice(
+        runtime=kept.result.runtime,
+        precision=kept.result.precision,
+        artifact="engine",
+        file=kept.path.name if kept.path.parent == folder else "",
+        verified_on=decision.choice,
+        parity=_parity(kept),
+        threshold=fit_threshold(metric, kept.dev_logits, labels, dataset.classes),
+        dev_quality=kept.quality,
+        tried=tuple(results),
+    )
+
+
+@dataclass(frozen=True)
+class _Checked:
+    result: EngineResult
+    path: Path
+    engine: Engine
+    dev_logits: np.ndarray
+    quality: float
+
+
+def _cells(target: Target) -> list[tuple[str, Precision]]:
+    return [(r, p) for r in target.runtimes for p in target.precisions]
+
+
+def _cpu(profile: HardwareProfile) -> HardwareProfile:
+    return profile.model_copy(update={"device_class": "cpu"})
+
+
+def _parity(checked: _Checked) -> Any:
+    assert checked.result.parity is not None
+    return checked.result.parity
+
+
+def _try(
+    graph: Path,
+    runtime_name: str,
+    precision: Precision,
+    inputs: Inputs,
+    dataset: Dataset,
+    metric: Metric,
+    profile: HardwareProfile,
+    threads: int,
+    folder: Path,
+) -> tuple[EngineResult, _Checked | None]:
+    """Build, check parity, score on dev. The reason says why a cell cannot be had, or why it is left."""
+    runtime = load_runtime(runtime_name)
+    reason = runtime.unsupported(precision, profile) or (runtime.missing() and f"not installed: {runtime.missing()}")
+    if reason:
+        return EngineResult(runtime=runtime_name, precision=precision, reason=reason), None
+    built: dict[str, Any] = {"runtime": runtime_name, "precision": precision}
+    try:
+        path = runtime.build(graph, precision, folder, inputs.calibration)
+        built |= {"bytes": path.stat().st_size, "file": path.name}
+        engine = runtime.open_engine(path, threads)
+    except (Unsupported, MissingPackage) as e:  # built ahead of time for a GPU that is not here
+        return EngineResult(**built, reason=str(e)), None
+    found = _logits(engine, inputs.name, inputs.parity, 1)
+    parity = compare_logits(inputs.torch_parity, found)
+    problem = parity_problem(parity, precision, inputs.torch_parity)
+    dev_logits = _logits(engine, inputs.name, inputs.dev, QUALITY_BATCH)
+    assert dataset.dev.labels is not None
+    threshold = fit_threshold(metric, dev_logits, dataset.dev.labels, dataset.classes)
+    quality = score(metric, dev_logits, dataset.dev.labels, dataset.classes, threshold)
+    result = EngineResult(**built, quality=quality, parity=parity, reason=problem)
+    log.info("engine=%s/%s dev_quality=%.4f %s", runtime_name, precision, quality, problem)
+    return result, None if problem else _Checked(result, path, engine, dev_logits, quality)
+
+
+def _logits(engine: Engine, name: str, encoded: Encoded, batch: int) -> np.ndarray:
+    import numpy as np
+
+    order = np.argsort(encoded.lengths, kind="stable")
+    parts = [engine.run({name: encoded.batch(order[i : i + batch])}) for i in range(0, len(order), batch)]
+    result = np.empty((len(order), parts[0].shape[1]), dtype=np.float32)
+    result[order] = np.concatenate(parts)
+    return result
+
+
+def _decide(checked: dict[str, _Checked], inputs: Inputs, local: bool, environment: str) -> Decision:
+    """The fastest of those that lose no quality. Elsewhere than here speed is not measured: fp32, or the smallest
+    loss, is kept, and the reason says so."""
+    best = max(c.quality for c in checked.values())
+    good = {name: c for name, c in checked.items() if c.quality >= best - MAX_QUALITY_LOSS}
+    first = next((n for n in good if n.endswith("/fp32")), next(iter(good)))
+    if not local:
+        candidates = {n: c.quality for n, c in checked.items()}
+        reason = "speed cannot be measured here; the first precision without loss of quality is kept"
+        return Decision(name="engine", choice=first, reason=reason, candidates=candidates, unit="quality on dev")
+    medians = _medians_ms({n: checked[n] for n in checked}, inputs)
+    fastest = min(good, key=medians.__getitem__)
+    choice = fastest if medians[first] > FASTER * medians[fastest] else first
+    reason = f"fastest of {len(good)} engines within {MAX_QUALITY_LOSS} of the best dev quality {best:.4f}"
+    return Decision(
+        name="engine",
+        choice=choice,
+        reason=reason,
+        candidates=medians,
+        unit="ms, median of one run, model alone",
+        environment=environment,
+    )
+
+
+def _medians_ms(checked: dict[str, _Checked], inputs: Inputs) -> dict[str, float]:
+    import numpy as np
+
+    rows = [inputs.dev.batch(np.array([i])) for i in range(min(TIMED_REQUESTS, len(inputs.dev.lengths)))]
+
+    def runner(engine: Engine) -> Callable[[int], object]:
+        return lambda i: engine.run({inputs.name: rows[i]})
+
+    timings = interleave(
+        {n: runner(c.engine) for n, c in checked.items()}, len(rows), min_samples=1000, max_seconds=TIMING_SECONDS
+    )
+    return {n: float(np.median(timings.samples_ms[n])) for n in checked}
+
+
+def _final(result: EngineResult, decision: Decision, timed: dict[str, float]) -> EngineResult:
+    """The reason in words: kept, slower, or less good."""
+    name = f"{result.runtime}/{result.precision}"
+    if result.quality is None or result.reason:
+        return result
+    p50_ms = timed.get(name)
+    changes: dict[str, Any] = {"chosen": name == decision.choice}
+    if p50_ms is not None:
+        changes |= {"p50_ms": p50_ms, "kind": "measured"}
+    if name == decision.choice:
+        changes["reason"] = decision.reason
+    elif p50_ms is not None:
+        ratio = timed[decision.choice] / p50_ms
+        changes["reason"] = f"{ratio:.2f} times as fast as the one kept, dev quality {result.quality:.4f}"
+    else:
+        changes["reason"] = "not kept: another engine has no worse quality"
+    return result.model_copy(update=changes)
+
+
+def _unrun(good: _Checked, tried: list[EngineResult], target: Target, metric: Metric, dataset: Dataset) -> EngineChoice:
+    """No runtime of the target runs here: an ahead-of-time engine if one was built, else a recipe."""
+    assert dataset.dev.labels is not None
+    order: list[Precision] = ["fp16", *target.precisions]
+    built = sorted((r for r in tried if r.bytes is not None), key=lambda r: order.index(r.precision))
+    runtime = built[0].runtime if built else target.runtimes[-1]
+    precision = built[0].precision if built else "fp16" if "fp16" in target.precisions else target.precisions[0]
+    note = (
+        f"parity and quality were checked on the same graph with {REFERENCE}; "
+        f"the {runtime} {precision} engine itself is untested here"
+    )
+    kept = {"chosen": True, "reason": "built ahead of time; " + note}
+    return EngineChoice(
+        runtime=runtime,
+        precision=precision,
+        artifact="engine" if built else "recipe",
+        file=built[0].file if built else "",
+        verified_on=REFERENCE,
+        parity=_parity(good),
+        threshold=fit_threshold(metric, good.dev_logits, dataset.dev.labels, dataset.classes),
+        dev_quality=good.quality,
+        tried=tuple(r.model_copy(update=kept) if built and r is built[0] else r for r in tried),
+        notes=(note,),
+    )

@@ -1,0 +1,270 @@
+"""report: one document of every figure; the page, the table of costs and the terminal are drawn from it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import kdexport
+from kdexport.dataset import Dataset
+from kdexport.nouns.bench import BenchResult, QualityResult, Timed
+from kdexport.nouns.cost import CostReport
+from kdexport.nouns.measurement import Environment, Latency
+from kdexport.nouns.plan import TargetPlan
+from kdexport.nouns.project import Project
+from kdexport.nouns.student import EngineChoice, Student
+from kdexport.nouns.target import Target
+from kdexport.nouns.teacher import TeacherSet
+from kdexport.storage.files import to_plain
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """All of one target."""
+
+    target: Target
+    plan: TargetPlan
+    student: Student
+    choice: EngineChoice
+    bench: BenchResult
+    quality: QualityResult
+    cost: CostReport | None
+    bundle: dict[str, Any]  # stages.bundle.Bundle as plain values: path, sha256, bytes_loaded, artifact, ...
+
+
+def report(
+    project: Project,
+    dataset: Dataset,
+    teachers: TeacherSet,
+    teacher_bytes: int | None,
+    quantised_quality: float | None,
+    results: Sequence[TargetResult],
+    augmented_rows: int,
+    environments: Sequence[Environment],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    first = results[0].quality
+    entries = [_entry(project, teachers, teacher_bytes, r) for r in results]
+    document = {
+        "schema": SCHEMA,
+        "kdexport": kdexport.__version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "project": {"name": project.name, "task": project.task, "metric": project.metric.name},
+        "decision": _decision(project, results),
+        "warnings": list(warnings),
+        "environments": {e.id: e.model_dump(mode="json") for e in environments},
+        "data": {
+            "train": len(dataset.train),
+            "dev": len(dataset.dev),
+            "test": len(dataset.test),
+            "unlabelled": len(dataset.unlabelled),
+            "augmented": augmented_rows,
+            "sha256": dataset.sha256,
+        },
+        "training": _training(results),
+        "teacher": _teacher(teachers, teacher_bytes, quantised_quality, first, results),
+        "targets": entries,
+    }
+    plain: dict[str, Any] = to_plain(document)
+    return plain
+
+
+def _teacher(
+    teachers: TeacherSet,
+    teacher_bytes: int | None,
+    quantised_quality: float | None,
+    quality: QualityResult,
+    results: Sequence[TargetResult],
+) -> dict[str, Any]:
+    measured = next(
+        (r.bench for r in results if r.bench.teacher and r.bench.teacher.end_to_end.kind == "measured"), None
+    )
+    engines = []
+    if measured and measured.teacher:
+        engines.append(_teacher_engine("onnxruntime/fp32", measured.teacher, quality.teacher.value))
+    if measured and measured.teacher_quantised:
+        engines.append(_teacher_engine("onnxruntime/int8", measured.teacher_quantised, quantised_quality))
+    return {
+        "name": " + ".join(m.name for m in teachers.members),
+        "params": teachers.num_params,
+        "bytes": teacher_bytes,
+        "quality": quality.teacher,
+        "calibration_error": quality.teacher_ece,
+        "licence": {
+            "distillation": max(
+                (m.licence.distillation for m in teachers.members), key=["allowed", "unknown", "forbidden"].index
+            ),
+            "source": "; ".join(dict.fromkeys(m.licence.source for m in teachers.members if m.licence.source)),
+        },
+        "engines": engines,
+    }
+
+
+def _teacher_engine(label: str, timed: Timed, quality: float | None) -> dict[str, Any]:
+    return {
+        "label": label,
+        "quality": quality,
+        "end_to_end": latency_dict(timed.end_to_end),
+        "model": latency_dict(timed.model),
+        "bytes": timed.bytes,
+    }
+
+
+def latency_dict(latency: Latency | None) -> dict[str, Any] | None:
+    """M of the contract."""
+    if latency is None:
+        return None
+    return {
+        "kind": latency.kind,
+        "p50_ms": latency.p50_ms,
+        "p90_ms": latency.p90_ms,
+        "p95_ms": latency.p95_ms,
+        "p99_ms": latency.p99_ms,
+        "n": latency.n,
+        "ci95": latency.ci95,
+        "error_interval": latency.error_interval,
+        "model": latency.model,
+        "environment": latency.environment or None,
+    }
+
+
+def _entry(project: Project, teachers: TeacherSet, teacher_bytes: int | None, r: TargetResult) -> dict[str, Any]:
+    bench, size = r.bench, r.bundle["bytes_loaded"]
+    params = teachers.num_params
+    return {
+        "target": r.target.id,
+        "name": r.target.description or r.target.id,
+        "student": {
+            "params": r.student.num_params,
+            "params_without_embeddings": r.student.num_params_without_embeddings,
+            "spec": r.student.spec,
+        },
+        "quality": r.quality.student,
+        "calibration_error": r.quality.student_ece,
+        "retention": r.quality.retention,
+        "retention_kind": "retention",
+        "agreement": r.quality.agreement,
+        "size": {
+            "teacher_bytes": teacher_bytes,
+            "student_bytes": size,
+            "params_ratio": params / r.student.num_params if params else None,
+            "bytes_ratio": teacher_bytes / size if teacher_bytes else None,
+        },
+        "latency": _latency_entry(bench, "end_to_end"),
+        "latency_model": _latency_entry(bench, "model"),
+        "cost": _cost_entry(r.cost, bench),
+        "runtime": r.choice.runtime,
+        "precision": r.choice.precision,
+        "artifact": r.choice.artifact,
+        "bundle": r.bundle["path"],
+        "bundle_sha256": r.bundle["sha256"],
+        "parity": r.choice.parity,
+        "objective": objective_met(r.target, bench),
+        "engines": r.choice.tried,
+        "per_class": [
+            {"class": c.name, "n": c.n, "teacher": c.teacher, "student": c.student} for c in r.quality.per_class
+        ],
+        "candidates": [_candidate(c, c.spec == r.student.spec) for c in r.plan.front],
+        "plan": {"reason": r.plan.reason, "feasible": r.plan.feasible, "nearest": r.plan.nearest},
+        "notes": [*r.plan.notes, *r.choice.notes, *bench.notes],
+    }
+
+
+def _latency_entry(bench: BenchResult, scope: str) -> dict[str, Any]:
+    ratio = bench.speedup if scope == "end_to_end" else bench.speedup_model
+    return {
+        "teacher": latency_dict(getattr(bench.teacher, scope) if bench.teacher else None),
+        "teacher_quantised": latency_dict(getattr(bench.teacher_quantised, scope) if bench.teacher_quantised else None),
+        "student": latency_dict(getattr(bench.student, scope) if bench.student else None),
+        "speedup": ratio,
+    }
+
+
+def _cost_entry(cost: CostReport | None, bench: BenchResult) -> dict[str, Any]:
+    def usd(who: Any) -> float | None:
+        line = cost.line(who) if cost else None
+        return line.usd_per_year if line else None
+
+    lines = {line.who: line.usd_per_million for line in cost.lines} if cost else {}
+    return {
+        "incumbent_usd_per_year": usd("incumbent"),
+        "teacher_quantised_usd_per_year": usd("teacher_quantised"),
+        "student_usd_per_year": usd("student"),
+        "saving_usd_per_year": cost.saving_usd_per_year if cost else None,
+        "zero_saving_requests_per_s": cost.zero_saving_requests_per_s if cost else None,
+        "usd_per_million": lines,
+        "report": cost,
+    }
+
+
+def objective_met(target: Target, bench: BenchResult) -> dict[str, Any]:
+    """Single stream: the measured percentile's bound against the limit. Server: the cost stage's capacity decides."""
+    objective = target.objective
+    timed = bench.student
+    latency = None if timed is None else timed.end_to_end if objective.scope == "end_to_end" else timed.model
+    value = latency.percentile_ms(objective.percentile) if latency else None
+    basis = "measured, single stream" if latency and latency.kind == "measured" else "estimated"
+    if latency is not None and latency.kind == "estimated" and latency.error_interval:
+        value, basis = latency.p50_ms * 1.5, "estimated median times an assumed tail of 1.5"
+    return {
+        "percentile": objective.percentile,
+        "limit_ms": objective.limit_ms,
+        "scope": objective.scope,
+        "scenario": objective.scenario,
+        "met": None if value is None else value <= objective.limit_ms,
+        "value_ms": value,
+        "basis": basis if value is not None else "no latency for this target",
+    }
+
+
+def _candidate(c: Any, chosen: bool) -> dict[str, Any]:
+    return {
+        "spec": c.spec,
+        "params": c.num_params,
+        "predicted_retention": {"value": c.quality.value, "low": c.quality.low, "high": c.quality.high},
+        "p50_ms": c.latency.p50_ms if c.latency else None,
+        "low_ms": c.latency.low_ms if c.latency else None,
+        "high_ms": c.latency.high_ms if c.latency else None,
+        "usd_per_year": c.usd_per_year,
+        "chosen": chosen,
+        "why_not": c.why_not,
+    }
+
+
+def _training(results: Sequence[TargetResult]) -> list[dict[str, Any]]:
+    by_student: dict[str, dict[str, Any]] = {}
+    for r in results:
+        entry = by_student.setdefault(
+            r.student.weights_sha256,
+            {
+                "targets": [],
+                "spec": r.student.spec,
+                "epochs": r.student.recipe.epochs,
+                "losses": r.student.losses,
+                "dev_quality": r.student.dev_quality,
+                "seconds": None,
+                "recipe": r.student.recipe,
+                "bf16": r.student.bf16,
+            },
+        )
+        entry["targets"].append(r.target.id)
+    return list(by_student.values())
+
+
+def _decision(project: Project, results: Sequence[TargetResult]) -> str:
+    parts = []
+    for r in results:
+        retention = r.quality.retention
+        faster = ""
+        if r.bench.speedup and r.bench.student:
+            faster = f", {r.bench.speedup.value:.1f}x faster ({r.bench.student.end_to_end.kind})"
+        saving = r.cost.saving_usd_per_year if r.cost else None
+        money = f", saves {saving:,.0f} USD a year (estimated)" if saving is not None else ""
+        parts.append(
+            f"{r.target.id}: keeps {retention.value:.1%} of the teacher's {project.metric.name}{faster}{money}"
+        )
+    return "; ".join(parts) + "."

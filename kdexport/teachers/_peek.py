@@ -1,0 +1,69 @@
+"""What a plan needs to know of a teacher before any work is done on it: size, arithmetic, tokenizer."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from kdexport.backbones import InputShape, backbone_of, parse_spec
+from kdexport.errors import BadInput
+from kdexport.nouns.project import TeacherSource
+from kdexport.storage.files import read_json
+
+MAX_HEADER_BYTES = 100 << 20
+
+
+@dataclass(frozen=True)
+class TeacherGlance:
+    """num_params and num_dense_params (without look-up tables): None where they cannot be told from files."""
+
+    num_params: int | None
+    num_dense_params: int | None
+    spec: dict[str, object] | None = None
+
+    def flops_per_row(self, shape: InputShape, num_classes: int) -> float:
+        """Forward, one row: 2 x dense parameters x tokens (Kaplan et al. 2020, section 2.1), or the spec's count."""
+        if self.spec is not None:
+            spec = parse_spec(dict(self.spec))
+            return backbone_of(spec).cost(spec, num_classes, shape).flops
+        return 2.0 * (self.num_dense_params or 0) * max(shape.tokens, 1)
+
+
+def glance(source: TeacherSource, num_classes: int, shape: InputShape) -> TeacherGlance:
+    folder = source.model or (source.fit.base if source.fit else None)
+    if source.fit is not None and source.fit.spec is not None:
+        spec = parse_spec(source.fit.spec, "teachers: fit: spec")
+        params = backbone_of(spec).cost(spec, num_classes, shape).num_params
+        return TeacherGlance(params, params, source.fit.spec)
+    if folder is not None and (folder / "model.safetensors").is_file():
+        shapes = _safetensors_shapes(folder / "model.safetensors")
+        total = sum(prod(s) for s in shapes.values())
+        tables = sum(prod(s) for name, s in shapes.items() if "embeddings" in name)
+        spec_file = folder / "spec.json"
+        return TeacherGlance(total, total - tables, read_json(spec_file) if spec_file.is_file() else None)
+    return TeacherGlance(None, None)
+
+
+def tokenizer_of(source: TeacherSource) -> str:
+    """The teacher's tokenizer.json as text; empty where it has none."""
+    folder = source.model or (source.fit.base if source.fit else None) or (source.onnx.parent if source.onnx else None)
+    path = folder / "tokenizer.json" if folder else None
+    return path.read_text(encoding="utf-8") if path and path.is_file() else ""
+
+
+def _safetensors_shapes(path: Path) -> dict[str, list[int]]:
+    """Shapes from the header alone (safetensors format: 8 bytes of length, then JSON)."""
+    try:
+        with open(path, "rb") as f:
+            (size,) = struct.unpack("<Q", f.read(8))
+            if size > MAX_HEADER_BYTES:
+                raise ValueError("header too long")
+            header = json.loads(f.read(size))
+        return {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
+    except (OSError, ValueError, struct.error, KeyError) as e:
+        start = path.read_bytes()[:1]
+        what = "a pickle (refused)" if start in (b"P", b"\x80") else "damaged"
+        raise BadInput(f"{path}: not a safetensors file: {what}; save it with safetensors") from e

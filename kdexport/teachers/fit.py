@@ -1,0 +1,180 @@
+"""A teacher that kdexport trains on the project's own rows, dev held out: a fine-tuned base model (text), or a
+backbone from nothing. Writes a model folder that is then read like any other teacher."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexport.backbones import backbone_of, parse_spec
+from kdexport.errors import BadInput, Unsupported
+from kdexport.nouns.project import Fit, TeacherSource
+from kdexport.nouns.teacher import TeacherMember
+from kdexport.storage.files import read_json, replacing, write_bytes, write_json
+from kdexport.storage.tables import Raw
+from kdexport.tasks import load_task
+from kdexport.teachers import TeacherContext, model
+from kdexport.training.loop import Progress, Schedule, train
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+log = logging.getLogger(__name__)
+FITTED = "fitted"
+BATCH_SIZE = 64
+BASE_CHECKPOINT_SECONDS = 60.0  # a base model's moments are hundreds of megabytes
+AUGMENT_PER_ROW = 4  # views of each picture a fitted image teacher sees
+
+
+def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
+    assert source.fit is not None
+    fitted = fit(source.fit, context, folder, None)
+    member = model.ready(source.model_copy(update={"model": fitted, "fit": None, "trained_on": ()}), context, folder)
+    return member.model_copy(update={"kind": "fit", "source": _described(source), "name": _described(source)})
+
+
+def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
+    raise AssertionError("a fitted model is run as a graph")
+
+
+def fit(settings: Fit, context: TeacherContext, folder: Path, progress: Progress | None) -> Path:
+    """Train, and write `folder`/fitted whole. Resumes after a kill. Returns that folder."""
+    fitted = folder / FITTED
+    if not fitted.is_dir():
+        scratch = folder / f".{FITTED}.tmp"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        if settings.base is not None:
+            _fine_tune(settings, settings.base, context, folder, scratch, progress)
+        else:
+            _train_backbone(settings, context, folder, scratch, progress)
+        scratch.rename(fitted)
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return fitted
+
+
+def _fine_tune(
+    settings: Fit, base: Path, context: TeacherContext, folder: Path, out: Path, progress: Progress | None
+) -> None:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    if load_task(context.project.task).input_kind != "text":
+        raise Unsupported("a base model can be fine-tuned for text; for images give 'spec' (a backbone)")
+    if not (base / "config.json").is_file():
+        raise BadInput(f"{base / 'config.json'}: no such file; the base is a Hugging Face model folder")
+    torch.manual_seed(settings.seed)
+    network = model.load_classifier(base, num_labels=len(context.classes))
+    limit = model.write_tokenizer(base, out)
+    tokens = _TokenBatches(out / "tokenizer.json", context.train_inputs, network.config.pad_token_id or 0)
+    targets = torch.from_numpy(context.train_labels)
+
+    def loss_of(rows: np.ndarray) -> torch.Tensor:
+        logits = network(**tokens.batch(rows)).logits
+        return cross_entropy(logits, targets[torch.from_numpy(rows)], label_smoothing=settings.label_smoothing)
+
+    schedule = _schedule(settings, context, BASE_CHECKPOINT_SECONDS)
+    dev = _TokenBatches(out / "tokenizer.json", context.dev_inputs, network.config.pad_token_id or 0)
+    evaluate = _accuracy_on(lambda rows: network(**dev.batch(rows)).logits, context.dev_labels)
+    train(network, tokens.lengths, loss_of, schedule, folder / "checkpoint.safetensors", evaluate, progress)
+    network.config.id2label = dict(enumerate(context.classes))
+    network.config.label2id = {c: i for i, c in enumerate(context.classes)}
+    network.save_pretrained(str(out), safe_serialization=True)
+    _copy_tokenizer_settings(base, out, limit)
+
+
+def _copy_tokenizer_settings(base: Path, out: Path, limit: int) -> None:
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        if (base / name).is_file():
+            shutil.copyfile(base / name, out / name)
+    config = read_json(out / "config.json")
+    config["max_position_embeddings"] = config.get("max_position_embeddings", limit)
+    write_json(out / "config.json", config)
+
+
+class _TokenBatches:
+    def __init__(self, tokenizer: Path, inputs: Sequence[Raw], pad_id: int) -> None:
+        from kdexport.nouns.manifest import Preprocessor
+        from kdexport.tasks import Prepared, text_classification
+
+        declared = Preprocessor(kind="text", tokenizer=tokenizer.name, max_length=model.MAX_LENGTH, pad_id=pad_id)
+        prepared = Prepared(declared, tokenizer.read_text())
+        self.encoded = text_classification.encode(prepared, inputs)
+        self.lengths = self.encoded.lengths
+        self.pad_id = pad_id
+
+    def batch(self, rows: np.ndarray) -> dict[str, Any]:
+        import torch
+
+        ids = torch.from_numpy(self.encoded.batch(rows))
+        return {"input_ids": ids, "attention_mask": (ids != self.pad_id).long()}
+
+
+def _train_backbone(settings: Fit, context: TeacherContext, folder: Path, out: Path, progress: Progress | None) -> None:
+    """A backbone from nothing, on the rows and (pictures) views of them."""
+    import numpy as np
+    import torch
+    from safetensors.torch import save_file
+    from torch.nn.functional import cross_entropy
+
+    task = load_task(context.project.task)
+    spec = parse_spec(settings.spec or {}, "teachers: fit: spec")
+    inputs = list(context.train_inputs)
+    prepared = task.prepare(inputs, "", 0)
+    views = task.augment(inputs, AUGMENT_PER_ROW, settings.seed) if task.input_kind == "image" else []
+    encoded = task.encode(prepared, inputs + views)
+    labels = np.tile(context.train_labels, 1 + (AUGMENT_PER_ROW if views else 0))
+    targets = torch.from_numpy(labels)
+    torch.manual_seed(settings.seed)
+    network = backbone_of(spec).build(spec, len(context.classes), dropout=0.1)
+
+    def loss_of(rows: np.ndarray) -> torch.Tensor:
+        logits = network(torch.from_numpy(encoded.batch(rows)))
+        return cross_entropy(logits, targets[torch.from_numpy(rows)], label_smoothing=settings.label_smoothing)
+
+    dev = task.encode(prepared, context.dev_inputs)
+    evaluate = _accuracy_on(lambda rows: network(torch.from_numpy(dev.batch(rows))), context.dev_labels)
+    schedule = _schedule(settings, context, 10.0)
+    train(network, encoded.lengths, loss_of, schedule, folder / "checkpoint.safetensors", evaluate, progress)
+    with replacing(out / "model.safetensors") as temporary:
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+    write_json(out / "spec.json", spec)
+    write_json(out / "labels.json", list(context.classes))
+    write_json(out / "preprocessor.json", prepared.preprocessor)
+    if prepared.tokenizer_json:
+        write_bytes(out / "tokenizer.json", prepared.tokenizer_json.encode())
+
+
+def _schedule(settings: Fit, context: TeacherContext, checkpoint_seconds: float) -> Schedule:
+    return Schedule(
+        epochs=settings.epochs,
+        batch_size=BATCH_SIZE,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        threads=context.threads,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def _accuracy_on(logits_of: Callable[[np.ndarray], torch.Tensor], labels: np.ndarray) -> Callable[[], float]:
+    def evaluate() -> float:
+        import numpy as np
+        import torch
+
+        with torch.no_grad():
+            blocks = np.array_split(np.arange(len(labels)), max(1, len(labels) // 64))
+            right = sum(int((logits_of(b).argmax(-1).numpy() == labels[b]).sum()) for b in blocks if len(b))
+        return right / max(1, len(labels))
+
+    return evaluate
+
+
+def _described(source: TeacherSource) -> str:
+    fit = source.fit or Fit()
+    base = fit.base.name if fit.base else json.dumps(fit.spec, sort_keys=True)
+    return f"fitted {base} seed {fit.seed}"
