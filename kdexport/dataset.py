@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEST_FRACTION = 0.1  # of train, where the project names no test set
+QUERY_TEST_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,22 @@ class Dataset:
     dev: Split
     test: Split
     unlabelled: tuple[Raw, ...]  # production queries first, then further text or images
-    num_queries: int
+    query_test: tuple[Raw, ...]  # production queries held out: agreement with the teacher is measured on them
     warnings: tuple[str, ...]
     sha256: str
 
 
-def read_dataset(data: Data, kind: InputKind) -> Dataset:
-    """Raises BadInput for one class only, a test label that train lacks, or too few rows."""
-    train = read_rows(data.train, kind, labelled=True)
-    assert train.labels is not None
-    classes = tuple(sorted(set(train.labels)))
+def read_dataset(data: Data, kind: InputKind, teacher_classes: Callable[[], tuple[str, ...]]) -> Dataset:
+    """teacher_classes: asked only where the data has no labels. Raises BadInput for one class only, a test label that
+    train lacks, or too few rows."""
+    train = read_rows(data.train, kind, labelled=data.labelled)
+    classes = tuple(sorted(set(train.labels))) if train.labels is not None else teacher_classes()
     if len(classes) < 2:
         raise BadInput(f"{data.train.path}: only one class ('{classes[0]}'); at least two are wanted")
     index = {name: i for i, name in enumerate(classes)}
     warnings: list[str] = []
     if data.test is not None:
-        rest, test = _split_of(train, index), _test_split(data.test, kind, index, data.train.path)
+        rest, test = _split_of(train, index), _test_split(data, data.test, kind, index)
         warnings += _leaks(rest, test)
     else:
         rest, test = _hold_out(_split_of(train, index), TEST_FRACTION, "test")
@@ -59,48 +60,50 @@ def read_dataset(data: Data, kind: InputKind) -> Dataset:
     rest, dev = _hold_out(rest, data.dev_fraction, "dev")
     if not len(dev):
         raise BadInput(f"{data.train.path}: too few rows a class to hold out a dev split; give more rows")
-    queries = _unlabelled(data.queries, kind)
-    unlabelled = queries + _unlabelled(data.unlabelled, kind)
-    return Dataset(
-        classes, rest, dev, test, unlabelled, len(queries), tuple(warnings), _hash(rest, dev, test, unlabelled, classes)
-    )
+    queries, held = _hold_out(Split(_unlabelled(data.queries, kind), None), QUERY_TEST_FRACTION, "queries")
+    unlabelled = queries.inputs + _unlabelled(data.unlabelled, kind)
+    digest = _hash(rest, dev, test, [*unlabelled, *held.inputs], classes)
+    return Dataset(classes, rest, dev, test, unlabelled, held.inputs, tuple(warnings), digest)
 
 
 def _split_of(rows: Rows, index: dict[str, int]) -> Split:
     import numpy as np
 
-    assert rows.labels is not None
+    if rows.labels is None:
+        return Split(rows.inputs, None)
     return Split(rows.inputs, np.array([index[label] for label in rows.labels], dtype=np.int64))
 
 
-def _test_split(table: Table, kind: InputKind, index: dict[str, int], train_path: str) -> Split:
-    rows = read_rows(table, kind, labelled=True)
-    assert rows.labels is not None
+def _test_split(data: Data, table: Table, kind: InputKind, index: dict[str, int]) -> Split:
+    rows = read_rows(table, kind, labelled=data.labelled)
+    if rows.labels is None:
+        return Split(rows.inputs, None)
     foreign = sorted({label for label in rows.labels if label not in index})
     if foreign:
         row = next(i for i, label in enumerate(rows.labels) if label == foreign[0])
         raise BadInput(
-            f"{table.path}: row {row + 1}: label '{foreign[0]}' is not in {train_path}"
+            f"{table.path}: row {row + 1}: label '{foreign[0]}' is not in {data.train.path}"
             f" ({len(foreign)} such label{'s' if len(foreign) > 1 else ''}); add training rows, or remove them"
         )
     return _split_of(rows, index)
 
 
 def _hold_out(split: Split, fraction: float, salt: str) -> tuple[Split, Split]:
-    """(kept, held): of each class the given share of rows, those with the smallest hash; at least one stays."""
-    assert split.labels is not None
-    by_class: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for i, (raw, label) in enumerate(zip(split.inputs, split.labels, strict=True)):
-        by_class[int(label)].append((_row_hash(salt, raw), i))
+    """(kept, held): of each class the given share of distinct rows, those of the smallest hash; one stays at least."""
+    by_class: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    labels = split.labels if split.labels is not None else [0] * len(split)
+    for i, (raw, label) in enumerate(zip(split.inputs, labels, strict=True)):
+        by_class[int(label)][_row_hash(salt, raw)].append(i)
     held: set[int] = set()
-    for rows in by_class.values():
-        held |= {i for _, i in sorted(rows)[: min(round(len(rows) * fraction + 1e-9), len(rows) - 1)]}
+    for rows in by_class.values():  # copies of a row stay together: none is on both sides
+        hashes = sorted(rows)[: min(round(len(rows) * fraction + 1e-9), len(rows) - 1)]
+        held |= {i for h in hashes for i in rows[h]}
     return _take(split, [i for i in range(len(split)) if i not in held]), _take(split, sorted(held))
 
 
 def _take(split: Split, rows: Sequence[int]) -> Split:
-    assert split.labels is not None
-    return Split(tuple(split.inputs[i] for i in rows), split.labels[list(rows)])
+    labels = split.labels[list(rows)] if split.labels is not None else None
+    return Split(tuple(split.inputs[i] for i in rows), labels)
 
 
 def _row_hash(salt: str, raw: Raw) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexport import project_file
 from kdexport.backbones import parse_spec
-from kdexport.dataset import Dataset, read_dataset
+from kdexport.bundle.write import is_bundle
+from kdexport.dataset import Dataset, Split, read_dataset
 from kdexport.measure.environment import cores_allowed, detect, fingerprint
+from kdexport.measure.metrics import fit_threshold, score
 from kdexport.nouns.base import Noun
 from kdexport.nouns.bench import BenchResult, QualityResult
 from kdexport.nouns.calibration import Calibration
@@ -32,9 +34,10 @@ from kdexport.stages import bench, bundle, calibrate, cost, distil, engines, lab
 from kdexport.stages import plan as planning
 from kdexport.stages.detect import local_profile
 from kdexport.stages.report import TargetResult
-from kdexport.storage.files import content_key, replacing, sha256_file, write_json, write_text
+from kdexport.storage.files import content_key, replacing
 from kdexport.tasks import Prepared, Task, load_task
-from kdexport.teachers._peek import glance, tokenizer_of
+from kdexport.teachers import teacher_kind
+from kdexport.teachers._peek import classes_of, glance, tokenizer_of
 from kdexport.training.recipe import TransferSet, recipe, transfer_set
 from kdexport.workspace import Workspace
 
@@ -68,7 +71,20 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        return read_dataset(self.project.data, self.task.input_kind)
+        return read_dataset(self.project.data, self.task.input_kind, lambda: classes_of(self.project.teachers[0]))
+
+    @cached_property
+    def judged(self) -> Dataset:
+        """The dataset with labels to be judged by: the true ones, or the teacher's where there are none."""
+        dataset = self.dataset
+        if dataset.test.labels is not None:
+            return dataset
+        found = self.teacher_predictions
+        dev, test = (
+            Split(split.inputs, logits.argmax(1))
+            for split, logits in ((dataset.dev, found.dev), (dataset.test, found.test))
+        )
+        return replace(dataset, dev=dev, test=test)
 
     @cached_property
     def environment(self) -> Environment:
@@ -243,7 +259,7 @@ class Run:
             self.prepared(spec),
             self.rows,
             labels,
-            self.dataset,
+            self.judged,
             self.task,
             self.project.metric,
             self.recipe,
@@ -277,7 +293,7 @@ class Run:
                 student,
                 folder,
                 self._engine_inputs(student, folder),
-                self.dataset,
+                self.judged,
                 self.project.metric,
                 target,
                 self.profile(target),
@@ -354,6 +370,8 @@ class Run:
 
             with replacing(folder / "logits.safetensors") as temporary:
                 tensors = {"test": ask(self.dataset.test.inputs), "dev": ask(self.dataset.dev.inputs)}
+                if self.dataset.query_test:
+                    tensors["queries"] = ask(self.dataset.query_test)
                 save_file(tensors, temporary)
             return PredictionsDone(rows=len(self.dataset.test))
 
@@ -361,7 +379,7 @@ class Run:
         from safetensors.numpy import load_file
 
         tensors = load_file(self.workspace.folder_of(f"predict-{name}", 1, key) / "logits.safetensors")
-        return Predictions(tensors["test"], tensors["dev"])
+        return Predictions(tensors["test"], tensors["dev"], tensors.get("queries"))
 
     def quality(self, target: Target, made: bundle.Bundle, choice: EngineChoice) -> QualityResult:
         """Of the bundle itself; of its graph where the engine cannot run here."""
@@ -370,20 +388,19 @@ class Run:
         )
 
         def make(folder: Path, key: str) -> QualityResult:
-            from kdexport.measure.metrics import fit_threshold
-
-            assert self.dataset.test.labels is not None
-            assert self.dataset.dev.labels is not None
-            teacher = self.teacher_predictions
-            return bench.quality(
+            teacher, judged = self.teacher_predictions, self.judged
+            assert judged.test.labels is not None
+            assert judged.dev.labels is not None
+            found = bench.quality(
                 self.project.metric,
                 teacher.test,
                 student.test,
-                self.dataset.test.labels,
-                self.dataset.classes,
+                judged.test.labels,
+                judged.classes,
                 choice.threshold,
-                fit_threshold(self.project.metric, teacher.dev, self.dataset.dev.labels, self.dataset.classes),
+                fit_threshold(self.project.metric, teacher.dev, judged.dev.labels, judged.classes),
             )
+            return bench.with_queries(found, teacher.queries, student.queries)
 
         inputs = [made.sha256, self.teach_inputs, self.project.metric, self.dataset.sha256]
         return self.workspace.stage(f"quality-{target.id}", bench.VERSION, inputs, QualityResult, make)
@@ -395,17 +412,17 @@ class Run:
 
     @cached_property
     def quantised_quality(self) -> float | None:
-        from kdexport.measure.metrics import fit_threshold, score
-
-        found, metric, classes = self.quantised_predictions, self.project.metric, self.dataset.classes
-        if found is None or self.dataset.test.labels is None or self.dataset.dev.labels is None:
+        found, metric, judged = self.quantised_predictions, self.project.metric, self.judged
+        if found is None or judged.test.labels is None or judged.dev.labels is None:
             return None
-        threshold = fit_threshold(metric, found.dev, self.dataset.dev.labels, classes)
-        return score(metric, found.test, self.dataset.test.labels, classes, threshold)
+        threshold = fit_threshold(metric, found.dev, judged.dev.labels, judged.classes)
+        return score(metric, found.test, judged.test.labels, judged.classes, threshold)
 
     def bench(self, target: Target, made: bundle.Bundle) -> BenchResult:
         profile, files = self.profile(target), self.teacher_files
-        inputs = [made.sha256, self.teach_inputs, target.profile, target.precisions, fingerprint(self.environment)]
+        here_ms = None if target.profile == LOCAL else self.preprocess_here_ms
+        machine = fingerprint(self.environment)
+        inputs = [made.sha256, self.teach_inputs, target.profile, target.precisions, machine, here_ms]
 
         def make(folder: Path, key: str) -> BenchResult:
             if target.profile == LOCAL:
@@ -423,6 +440,11 @@ class Run:
 
         return self.workspace.stage(f"bench-{target.id}", bench.VERSION, inputs, BenchResult, make)
 
+    @property
+    def preprocess_here_ms(self) -> float | None:
+        """One request's preprocessing, where a calibration has measured it on this machine."""
+        return self.calibration.preprocess_ms if self.calibration else None
+
     def _estimate(self, target: Target, profile: HardwareProfile, made: bundle.Bundle) -> BenchResult:
         from kdexport.export.graph_cost import graph_cost
 
@@ -430,14 +452,17 @@ class Run:
         graphs = [self.teach_folder / str(m.plain_graph or m.graph) for m in self.teachers.members] if files else []
         teacher_cost = _total([graph_cost(g, shape) for g in graphs]) if graphs else None
 
+        host = planning.absent_host(profile, self.task.input_kind, self.preprocess_here_ms)
+
         def estimator(cost: GraphCost, precision: Precision, scope: str) -> LatencyEstimate:
-            return planning.absent_end_to_end(profile, cost, precision, scope, self.task.input_kind)
+            return planning.absent_end_to_end(profile, cost, precision, scope, host)
 
         model = Path(made.path) / "model.onnx"
         return bench.estimate(
             target.id,
             profile,
             estimator,
+            host,
             graph_cost(model, shape),
             made.precision,
             made.bytes_loaded,
@@ -473,12 +498,9 @@ class Run:
             target.max_batch,
             self.label_inputs,
         ]
-        done = self.workspace.stage(
-            f"bundle-{target.id}",
-            bundle.VERSION,
-            inputs,
-            bundle.Bundle,
-            lambda own, key: bundle.bundle(
+
+        def write(own: Path, key: str) -> bundle.Bundle:
+            return bundle.bundle(
                 self.project,
                 target,
                 self.dataset,
@@ -489,8 +511,12 @@ class Run:
                 choice,
                 engines_folder,
                 made,
-            ),
-        )
+            )
+
+        stage = (f"bundle-{target.id}", bundle.VERSION, inputs)
+        done = self.workspace.stage(*stage, bundle.Bundle, write)
+        if not is_bundle(made, done.sha256):  # removed or altered since, or another run's with other settings
+            done = write(self.workspace.folder_of(*stage), "")
         return done.model_copy(update={"path": str(made)})
 
     def target_result(self, target: Target) -> TargetResult:
@@ -535,17 +561,12 @@ class Predictions:
 
     test: np.ndarray
     dev: np.ndarray
+    queries: np.ndarray | None
 
 
 def _teacher_key(source: TeacherSource) -> object:
     """A teacher by its content, not its path."""
-    from kdexport.teachers.model import weights_hash
-
-    folder = source.model or (source.fit.base if source.fit else None)
-    file = source.onnx or source.scores
-    content = weights_hash(folder) if folder and folder.is_dir() else ""
-    if file and file.is_file():
-        content = sha256_file(file)
+    content = teacher_kind(source.kind).content(source)
     return [source.model_dump(mode="json", exclude={"model", "onnx", "scores", "licence"}), content]
 
 
@@ -586,18 +607,15 @@ def run(
     progress_for: ProgressFor | None = None,
     on_stage: Callable[[str, float, bool], None] | None = None,
 ) -> dict[str, Any]:
-    """Every stage; returns the report document, and writes report.json, report.html, costs.csv and bundles/ in `out`."""
-    from kdexport.reporting.costs import costs_csv
-    from kdexport.reporting.html import render_html
+    """Every stage; returns the report document; writes report.json, report.html, costs.csv and bundles/ in `out`."""
+    from kdexport.reporting.files import write_report
 
     this = open_run(Path(project), Path(out), progress_for, on_stage)
     with this.workspace.locked():
         if remeasure:
             this.workspace.forget_decisions()
         document = this.document()
-        write_json(this.workspace.out / "report.json", document)
-        write_text(this.workspace.out / "report.html", render_html(document))
-        write_text(this.workspace.out / "costs.csv", costs_csv(document))
+        write_report(document, this.workspace.out)
     return document
 
 
@@ -613,10 +631,20 @@ def answers_no(document: dict[str, Any], min_retention: float, gate: str) -> lis
                 f"{entry['target']}: retention {reached:.3f} is below min_retention {min_retention:g} "
                 f"(the interval {excluded} it)"
             )
-        if entry["objective"]["met"] is False:
-            objective = entry["objective"]
-            reasons.append(
-                f"{entry['target']}: p{objective['percentile']:g} {objective['value_ms']:.3g} ms misses "
-                f"{objective['limit_ms']:g} ms ({objective['basis']})"
-            )
+        reasons += _missed_objective(entry)
     return reasons
+
+
+def missed_objectives(document: dict[str, Any]) -> list[str]:
+    """Latency objectives that a run's report shows to be missed, in words."""
+    return [reason for entry in document["targets"] for reason in _missed_objective(entry)]
+
+
+def _missed_objective(entry: dict[str, Any]) -> list[str]:
+    objective = entry.get("objective") or {}
+    if objective.get("met") is not False:
+        return []
+    return [
+        f"{entry['target']}: p{objective['percentile']:g} {objective['value_ms']:.3g} ms misses "
+        f"{objective['limit_ms']:g} ms ({objective['basis']})"
+    ]

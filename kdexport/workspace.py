@@ -98,5 +98,5 @@ def _read(path: Path, noun: type[N], key: str) -> tuple[N, float]:
         if document["key"] != key:
             raise Damaged(f"{path}: belongs to another stage; delete {path.parent}, it is made again")
         return noun.model_validate(document["result"]), float(document["seconds"])
-    except (ValidationError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError) as e:  # pydantic's ValidationError is a ValueError
         raise Damaged(f"{path}: not a result of this version; delete {path.parent}, it is made again") from e

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
+from pydantic import ValidationError
+
 from kdexport import registry
 from kdexport.errors import BadInput
 from kdexport.nouns.base import Noun
@@ -59,8 +61,11 @@ def parse_spec(fields: dict[str, Any], where: str = "spec") -> StudentSpec:
     backbone = cast(Backbone, registry.load("backbones", str(fields.get("backbone")), where))
     try:
         return backbone.Spec.model_validate(fields)
-    except ValueError as e:
-        raise BadInput(f"{where}: {e}") from e
+    except ValidationError as e:
+        first = e.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where}: {field + ': ' if field else ''}{message}") from e
 
 
 def count_params(module: torch.nn.Module) -> int:
@@ -81,4 +86,5 @@ def embedding_to_width(embedding: np.ndarray, width: int) -> np.ndarray:
     projected /= projected.std() + 1e-12
     if width > projected.shape[1]:
         projected = np.pad(projected, ((0, 0), (0, width - projected.shape[1])))
-    return projected.astype(np.float32)
+    result: np.ndarray = projected.astype(np.float32)
+    return result

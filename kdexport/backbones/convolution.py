@@ -96,8 +96,9 @@ def initialise(module: torch.nn.Module, embedding: np.ndarray) -> None:
     """Token embedding from the teacher's (V, D), projected."""
     import torch
 
-    weight = module.embedding.weight
-    assert isinstance(weight, torch.Tensor)
+    table = module.embedding
+    assert isinstance(table, torch.nn.Embedding)
+    weight = table.weight
     with torch.no_grad():
         weight.copy_(torch.from_numpy(embedding_to_width(embedding, weight.shape[1])))
         weight[PAD_ID] = 0.0

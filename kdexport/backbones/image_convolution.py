@@ -30,7 +30,8 @@ class Spec(StudentSpec):
 
 def _layers(spec: Spec) -> list[tuple[int, int, bool]]:
     """(channels in, channels out, halve the picture first) of each convolution."""
-    layers, channels = [], spec.channels
+    layers: list[tuple[int, int, bool]] = []
+    channels = spec.channels
     for stage in range(spec.num_stages):
         for layer in range(spec.layers_per_stage):
             layers.append((channels, spec.width << stage, stage > 0 and layer == 0))

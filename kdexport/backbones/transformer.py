@@ -37,7 +37,7 @@ class Spec(StudentSpec):
 
 
 def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module:
-    """forward: int64 ids (B, T), T <= max_length, padded with 0 -> float32 logits (B, C)."""
+    """forward: int64 ids (B, T), padded with 0 -> float32 logits (B, C); tokens past max_length are not read."""
     import torch
     from torch import nn
 
@@ -77,6 +77,7 @@ def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module
             nn.init.normal_(self.position.weight, std=0.02)
 
         def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            input_ids = input_ids[:, : spec.max_length]
             keep = (input_ids != PAD_ID).to(torch.float32)  # (B, T)
             mask = ((1.0 - keep) * MASKED)[:, None, None, :]
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -127,7 +128,8 @@ def initialise(module: torch.nn.Module, embedding: np.ndarray) -> None:
     """Token embedding from the teacher's (V, D), projected."""
     import torch
 
-    weight = module.embedding.weight
-    assert isinstance(weight, torch.Tensor)
+    table = module.embedding
+    assert isinstance(table, torch.nn.Embedding)
+    weight = table.weight
     with torch.no_grad():
         weight.copy_(torch.from_numpy(embedding_to_width(embedding, weight.shape[1])))

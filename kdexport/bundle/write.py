@@ -50,7 +50,7 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, Path | by
         written = manifest.model_copy(update={"files": tuple(entries)})
         data = _manifest_bytes(written)
         _put(temporary / runner_verify.MANIFEST, data)
-        if _is_whole(folder) and bundle_sha256(folder) == sha256_bytes(data):
+        if is_bundle(folder, sha256_bytes(data)):
             logger.info("bundle=%s unchanged sha256=%s", folder, sha256_bytes(data))
         else:
             _move_over(temporary, folder)
@@ -61,6 +61,11 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, Path | by
 def bundle_sha256(folder: Path) -> str:
     """The identity of a bundle: SHA-256 of manifest.json, which holds the hash of every other file."""
     return sha256_file(folder / runner_verify.MANIFEST)
+
+
+def is_bundle(folder: Path, sha256: str) -> bool:
+    """Is the bundle of this identity there, and whole?"""
+    return _is_whole(folder) and bundle_sha256(folder) == sha256
 
 
 def _contents(manifest: Manifest, files: Mapping[str, Path | bytes], golden: Golden) -> dict[str, Path | bytes]:

@@ -54,6 +54,21 @@ class Mode(Noun):
     efficiency: float = Field(gt=0, description="share of the datasheet peak that a large operator reaches")
 
 
+class PairSpread(Noun):
+    """How far the ratio of two models on one device misses, device left out: the error they share cancels.
+
+    Widths are those of ln ratio over sqrt(1 + |ln of the ratio of FLOPs|): models far apart share less."""
+
+    half_width_log: float = Field(gt=0, description="quantile of |ln(published ratio / estimated ratio)|, scaled")
+    extrapolated_half_width_log: float = Field(
+        gt=0, description="the same of pairs with a row of the smaller half left out"
+    )
+    quantile_level: float = Field(ge=0, le=1, description="lowest that covers 0.9 of left-out devices")
+    coverage: float = Field(ge=0, le=1, description="of devices left out, by the interval that the others give")
+    pairs: int
+    devices: int
+
+
 class Pool(Noun):
     """Coefficients of the devices that are alike, how far they miss, and what they were fitted on."""
 
@@ -71,6 +86,8 @@ class Pool(Noun):
     min_operators: float
     rows: int
     devices: int
+    same_precision: PairSpread
+    other_precision: PairSpread
 
 
 class Prior(Noun):
@@ -141,21 +158,67 @@ def estimate(profile: HardwareProfile, cost: GraphCost, precision: Precision) ->
     )
 
 
-def estimate_host(profile: HardwareProfile, task_kind: Literal["text", "image"]) -> LatencyEstimate:
+def estimate_speedup(
+    profile: HardwareProfile,
+    slow: GraphCost,
+    slow_precision: Precision,
+    fast: GraphCost,
+    fast_precision: Precision,
+    host_ms: tuple[float, float, float] | None = None,
+) -> tuple[float, tuple[float, float]]:
+    """(ms of slow over ms of fast on one device, its 90 % interval); host_ms: (p50, low, high) added to both.
+
+    What an estimate misses about a device, it misses for both models, so the interval is that of left-out pairs
+    (PairSpread), widened outside the published range as in `estimate`. With host work three unknowns take part: the
+    device's speed, which is how far `slow` misses, the ratio of the models, and the host. Each is moved alone to the
+    ends of its interval and the moves of ln ratio add up as squares, as independent errors do. Never wider than the
+    far ends of the two latencies; exactly 1 for a model against itself. Raises Unsupported as `estimate`."""
+    slow_ms, fast_ms = estimate(profile, slow, slow_precision), estimate(profile, fast, fast_precision)
+    ratio = slow_ms.p50_ms / fast_ms.p50_ms
+    same = (slow, slow_precision) == (fast, fast_precision)
+    factor = 1.0 if same else math.exp(_pair_half_width(profile, slow, slow_precision, fast, fast_precision))
+    host, host_low, host_high = host_ms or (0.0, 0.0, 0.0)
+
+    def end_to_end(slow_alone_ms: float, model_ratio: float, added_ms: float) -> float:
+        return (slow_alone_ms + added_ms) / (slow_alone_ms / model_ratio + added_ms)
+
+    value = end_to_end(slow_ms.p50_ms, ratio, host)
+    moved = [
+        [end_to_end(ms, ratio, host) for ms in (slow_ms.low_ms, slow_ms.high_ms)],
+        [end_to_end(slow_ms.p50_ms, r, host) for r in (ratio / factor, ratio * factor)],
+        [end_to_end(slow_ms.p50_ms, ratio, ms) for ms in (host_low, host_high)],
+    ]
+    down = math.hypot(*(max(0.0, math.log(value / min(ends))) for ends in moved))
+    up = math.hypot(*(max(0.0, math.log(max(ends) / value)) for ends in moved))
+    lowest = (slow_ms.low_ms + host_low) / (fast_ms.high_ms + host_high)
+    highest = (slow_ms.high_ms + host_high) / (fast_ms.low_ms + host_low)
+    return value, (max(value * math.exp(-down), lowest), min(value * math.exp(up), highest))
+
+
+def estimate_host(
+    profile: HardwareProfile, task_kind: Literal["text", "image"], measured_here_ms: float | None = None
+) -> LatencyEstimate:
     """Tokenising a short text, or decoding a small image, on the device's host CPU; in ms, wide interval.
 
-    Figures of a server core, scaled by an assumed factor: edge cores are 2 to 5 times slower."""
+    measured_here_ms: the project's own preprocessing on a server core, which is then scaled; figures of other inputs
+    otherwise. The factor is assumed: edge cores are 2 to 5 times slower."""
     edge = profile.device_class == "edge-cpu" or (profile.device_class == "edge-gpu" and profile.host == "aarch64")
     factors = EDGE_CORES if edge else OTHER_SERVER_CORES
-    p50, low, high = (us * factor * 1e-3 for us, factor in zip(HOST_US[task_kind], factors, strict=True))
-    work = "tokenising a short text" if task_kind == "text" else "decoding a small image"
     scale = "an edge core, 2 to 5 times slower" if edge else "another server core, within 1.5 times"
+    if measured_here_ms is not None:
+        server_ms: tuple[float, ...] = (measured_here_ms,) * 3
+        basis = f"{measured_here_ms:.3g} ms measured here, scaled to {scale} (assumed)"
+    else:
+        server_ms = tuple(us * 1e-3 for us in HOST_US[task_kind])
+        work = "tokenising a short text" if task_kind == "text" else "decoding a small image"
+        basis = f"assumption, interval included: {work} as measured on a server core, scaled to {scale}"
+    p50, low, high = (ms * factor for ms, factor in zip(server_ms, factors, strict=True))
     return LatencyEstimate(
         p50_ms=p50,
         low_ms=low,
         high_ms=high,
         model=f"{MODEL}-host",
-        basis=f"assumption, interval included: {work} as measured on a server core, scaled to {scale}",
+        basis=basis,
         extrapolated=True,
     )
 
@@ -207,12 +270,41 @@ def _bandwidth(profile: HardwareProfile) -> float:
 
 def _half_width(pool: Pool, cost: GraphCost) -> tuple[bool, float]:
     """(outside the published range, half width of the interval of ln latency)."""
+    widening = _widening(pool, cost)
+    if widening is None:
+        return False, pool.half_width_log
+    return True, pool.extrapolated_half_width_log * widening
+
+
+def _widening(pool: Pool, cost: GraphCost) -> float | None:
+    """What the extrapolated half width is multiplied by, at least 1; None inside the published range."""
     flops = max(cost.flops, 1.0)
     distance_log = math.log(max(pool.min_flops / flops, flops / pool.max_flops, 1.0))
     small = cost.num_params < pool.min_params or cost.num_operators < pool.min_operators
     if not small and distance_log == 0:
-        return False, pool.half_width_log
-    return True, pool.extrapolated_half_width_log * math.sqrt(max(1.0, distance_log / pool.span_log))
+        return None
+    return math.sqrt(max(1.0, distance_log / pool.span_log))
+
+
+def pair_growth(flops_ratio_log: float) -> float:
+    """Growth of the width of ln ratio with |ln of the ratio of FLOPs|: a random walk, one step for being another model.
+
+    Also holds element-wise for arrays."""
+    growth: float = (1 + flops_ratio_log) ** 0.5
+    return growth
+
+
+def _pair_half_width(
+    profile: HardwareProfile, slow: GraphCost, slow_precision: Precision, fast: GraphCost, fast_precision: Precision
+) -> float:
+    """Half width of the interval of ln(ms of slow / ms of fast)."""
+    pool = prior().pools["gpu" if profile.is_gpu else "cpu"]
+    spread = pool.same_precision if slow_precision == fast_precision else pool.other_precision
+    growth = pair_growth(abs(math.log(max(slow.flops, 1.0) / max(fast.flops, 1.0))))
+    widenings = [w for w in (_widening(pool, slow), _widening(pool, fast)) if w is not None]
+    if not widenings:
+        return spread.half_width_log * growth
+    return spread.extrapolated_half_width_log * max(widenings) * growth
 
 
 def _basis(

@@ -170,7 +170,8 @@ def _solve(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     scale = matrix.max(0)
     solution: np.ndarray = nnls(matrix / scale / target[:, None], target / target)[0]
-    return solution / scale
+    unscaled: np.ndarray = solution / scale
+    return unscaled
 
 
 def estimate(calibration: Calibration, backbone: str, cost: GraphCost) -> LatencyEstimate:

@@ -38,6 +38,8 @@ class QualityResult(Noun):
     teacher_ece: float
     student_ece: float
     agreement: float = Field(description="share of test inputs with the teacher's top class")
+    query_agreement: Ratio | None = Field(default=None, description="the same on held-out production queries")
+    query_n: int = 0
 
 
 class Timed(Noun):

@@ -148,7 +148,7 @@ def _engines(target: Document) -> Safe:
         (
             f"{engine.get('runtime')} {engine.get('precision')}",
             tag("strong", "✓ chosen", class_="num") if engine.get("chosen") else "",
-            number(figures.quality({"value": engine.get("quality"), "reason": engine.get("reason")})),
+            number(figures.quality({"value": engine.get("quality")})),
             number(figures.latency({}, {k: engine.get(k) for k in ("p50_ms", "kind", "reason")})),
             badge(words(engine.get("kind"))) if finite(engine.get("p50_ms")) is not None else BLANK,
             number(figures.counted(engine.get("bytes"), figures.bytes_text)),
@@ -219,13 +219,13 @@ def _saving(target: Document) -> Safe:
     if saved.value is None:
         return tag("p", "Saving: ", BLANK, f" ({saved.reason})" if saved.reason else "")
     between = f", {saved.shown_interval()}" if saved.interval else ""
-    noise = " The interval holds 0: no significant difference." if saved.spans(0.0) else ""
+    noise = " (the interval holds 0: no significant difference)" if saved.spans(0.0) else ""
     if zero is None:
-        break_even = f" Break-even: {BLANK} ({report.get('note') or 'not known'})."
+        break_even = f". Break-even: {BLANK} ({report.get('note') or 'not known'})."
     elif zero == 0:
-        break_even = " The student saves at any traffic."
+        break_even = ". The student saves at any traffic."
     else:
-        break_even = f" At a peak of {figures.significant(zero, 4)} requests/s and below, the student saves nothing."
+        break_even = f". At a peak of {figures.significant(zero, 4)} requests/s and below, the student saves nothing."
     amount = tag("strong", number(saved), " a year")
     return tag("p", "Saving: ", amount, between, " ", badge(saved.kind), noise, break_even)
 

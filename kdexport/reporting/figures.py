@@ -304,4 +304,9 @@ def objective_text(objective: Document) -> str:
     if limit is None:
         return ""
     scope, scenario = (words(objective.get(key)).replace("_", " ") for key in ("scope", "scenario"))
-    return ", ".join(p for p in (f"p{objective.get('percentile')} ≤ {limit:g} ms", scope, scenario) if p)
+    return ", ".join(part for part in (f"{percentile_text(objective)} ≤ {limit:g} ms", scope, scenario) if part)
+
+
+def percentile_text(objective: Document) -> str:
+    percentile = finite(objective.get("percentile"))
+    return "latency" if percentile is None else f"p{percentile:g}"

@@ -11,7 +11,7 @@ from kdexport.reporting.curves import curves
 from kdexport.reporting.figures import BLANK, Document, finite, mapping, rows, words
 from kdexport.reporting.forgotten import forgotten
 from kdexport.reporting.markup import Safe, join, tag
-from kdexport.reporting.parts import badge, blank, bullets, figure, folded, number, section, table
+from kdexport.reporting.parts import STACKING, badge, blank, bullets, figure, folded, number, section, table
 from kdexport.reporting.picture import panels
 from kdexport.reporting.plan import candidates
 from kdexport.reporting.provenance import assumptions, data, environments, evidence
@@ -100,7 +100,7 @@ def _key() -> Safe:
 def _targets(document: Document) -> Safe:
     headings = ("Target", "Student", "Quality kept", "Latency, end to end", "Speed-up", "Cost a year", "Saving a year")
     lines = [_target_row(document, target) for target in rows(document.get("targets"))]
-    return table("What the student is on each target", headings, lines, class_="summary")
+    return table("What the student is on each target", headings, lines, class_=STACKING)
 
 
 def _target_row(document: Document, target: Document) -> Sequence[str]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from kdexport.reporting.figures import BLANK, Figure
 from kdexport.reporting.markup import Safe, join, tag
 
+STACKING = "summary"  # the class of tables whose cells stand below each other, with their headings, on a narrow screen
+
 
 def badge(kind: str) -> Safe:
     return tag("span", kind, class_=f"badge {kind}") if kind else Safe("")
@@ -42,11 +44,15 @@ def table(
     """The first cell of each line is its header. Columns are numbers, aligned right, except those in `text`.
 
     A wide table scrolls inside a region that the keyboard can reach."""
+    stacks = class_ == STACKING
     body = [
         tag(
             "tr",
             tag("th", line[0], scope="row"),
-            *(tag("td", cell, data_label=headings[i], class_=_side(i, text)) for i, cell in enumerate(line[1:], 1)),
+            *(
+                tag("td", cell, data_label=headings[i] if stacks else None, class_=_side(i, text))
+                for i, cell in enumerate(line[1:], 1)
+            ),
         )
         for line in lines
     ]

@@ -49,6 +49,23 @@ class Box:
         return max(0.0, width) * max(0.0, height)
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A point in pixels, and its error bars as lines (x1, y1, x2, y2), top left first."""
+
+    point: Point
+    cx: float
+    cy: float
+    radius: float
+    bars: tuple[tuple[float, float, float, float], ...]
+
+    def boxes(self) -> Iterable[Box]:
+        """What labels keep clear of: the bubble, and the bars taken six pixels thick."""
+        yield Box(self.cx - self.radius, self.cy - self.radius, self.cx + self.radius, self.cy + self.radius)
+        for x1, y1, x2, y2 in self.bars:
+            yield Box(x1 - 3, y1 - 3, x2 + 3, y2 + 3)
+
+
 FRAME = Box(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
 
 
@@ -163,16 +180,16 @@ def _spread(points: Sequence[Point], axis: str) -> Iterable[float]:
 
 def _panel(target: Document, points: Sequence[Point], x: Scale, y: Scale, largest: float, metric: str) -> Safe:
     name = figures.target_name(target)
-    marks = [(point, x(point.ms), y(point.quality), _radius(point.params, largest)) for point in points]
-    line, line_box = _objective(mapping(target.get("objective")), x)
+    marks = [_mark(point, x, y, largest) for point in points]
+    line, labels, lines = _objective(mapping(target.get("objective")), x)
     drawn = tag(
         "svg",
         tag("title", f"{metric} over end-to-end latency on {name}"),
         tag("desc", "; ".join(p.evidence for p in points if p.label) or "candidates only"),
         _axes(x, y, metric),
         line,
-        *(_mark(*mark, x, y) for mark in marks),
-        *_labels(marks, line_box, x, y),
+        *map(_drawn, marks),
+        *_labels(marks, labels, lines),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
     )
@@ -203,68 +220,63 @@ def _axes(x: Scale, y: Scale, metric: str) -> Safe:
     return join(parts)
 
 
-def _objective(objective: Document, x: Scale) -> tuple[Safe, Box | None]:
-    """The dashed line at the limit and the box of its label, which other labels keep clear of."""
+def _objective(objective: Document, x: Scale) -> tuple[Safe, list[Box], list[Box]]:
+    """The dashed line at the limit with its label; the boxes of the label and of the line, to keep clear of."""
     limit = finite(objective.get("limit_ms"))
     if not limit or limit <= 0:
-        return Safe(""), None
-    at, text = x(limit), f"objective p{objective.get('percentile')} ≤ {limit:g} ms"
+        return Safe(""), [], []
+    at, text = x(limit), f"objective {figures.percentile_text(objective)} ≤ {limit:g} ms"
     width = len(text) * CHARACTER * 0.86
     to_left = at + width + 8 > FRAME.right
     box = Box(at - width - 8, TOP, at, TOP + LINE) if to_left else Box(at, TOP, at + width + 8, TOP + LINE)
     label = tag("text", text, x=at - 6 if to_left else at + 6, y=TOP + 12, class_="limit end" if to_left else "limit")
-    return join([_line(at, FRAME.top, at, FRAME.bottom, "objective"), label]), box
+    drawn = join([_line(at, FRAME.top, at, FRAME.bottom, "objective"), label])
+    return drawn, [box], [Box(at - 3, FRAME.top, at + 3, FRAME.bottom)]
 
 
-def _mark(point: Point, cx: float, cy: float, radius: float, x: Scale, y: Scale) -> Safe:
+def _mark(point: Point, x: Scale, y: Scale, largest: float) -> Mark:
+    cx, cy = x(point.ms), y(point.quality)
     bars = []
     if point.ms_interval:
-        low, high = (x(ms) for ms in point.ms_interval)
-        bars.append(_line(low, cy, high, cy, "bar"))
+        bars.append((x(point.ms_interval[0]), cy, x(point.ms_interval[1]), cy))
     if point.quality_interval:
-        low, high = (y(quality) for quality in point.quality_interval)
-        bars.append(_line(cx, low, cx, high, "bar"))
-    filling = "measured" if point.measured else "estimated"
-    circle = tag("circle", cx=cx, cy=cy, r=radius, class_=f"mark {filling}")
-    return tag("g", tag("title", point.evidence), *bars, circle, class_=f"point {point.role}")
+        bars.append((cx, y(point.quality_interval[1]), cx, y(point.quality_interval[0])))
+    return Mark(point, cx, cy, _radius(point.params, largest), tuple(bars))
 
 
-def _labels(
-    marks: Sequence[tuple[Point, float, float, float]], taken: Box | None, x: Scale, y: Scale
-) -> Iterable[Safe]:
+def _drawn(mark: Mark) -> Safe:
+    filling = "measured" if mark.point.measured else "estimated"
+    circle = tag("circle", cx=mark.cx, cy=mark.cy, r=mark.radius, class_=f"mark {filling}")
+    bars = (_line(*bar, "bar") for bar in mark.bars)
+    return tag("g", tag("title", mark.point.evidence), *bars, circle, class_=f"point {mark.point.role}")
+
+
+def _labels(marks: Sequence[Mark], labels: Sequence[Box], lines: Sequence[Box]) -> Iterable[Safe]:
     """Each label at the place, of a few around its bubble, that covers least of what is already there."""
-    bubbles = [Box(cx - r, cy - r, cx + r, cy + r) for _, cx, cy, r in marks]
-    bubbles += [bar for mark in marks for bar in _bars(*mark[:3], x, y)]
-    placed = [taken] if taken else []
-    for point, cx, cy, radius in reversed(marks):
-        if not point.label:
-            continue
-        width = len(point.label) * CHARACTER
-        best = min(
-            _places(cx, cy, radius, width),
-            key=lambda box: _clutter(box, placed, bubbles) + FARTHER * _distance(box, cx, cy),
-        )
-        placed.append(best)
-        if best.top > cy + 2 * LINE or best.bottom < cy - 2 * LINE:
-            yield _line(cx, cy, (best.left + best.right) / 2, best.top if best.top > cy else best.bottom, "leader")
-        yield tag("text", point.label, x=best.left, y=best.bottom - 4, class_=f"label {point.role}")
+    placed = list(labels)
+    crossed = [*lines, *(box for mark in marks for box in mark.boxes())]
+    for mark in reversed(marks):
+        if mark.point.label:
+            best = min(_places(mark), key=lambda box: _clutter(box, placed, crossed) + FARTHER * _distance(box, mark))
+            placed.append(best)
+            if abs((best.top + best.bottom) / 2 - mark.cy) > 2 * LINE:
+                edge = best.top if best.top > mark.cy else best.bottom
+                start = mark.cy + math.copysign(mark.radius, edge - mark.cy)
+                yield _line(mark.cx, start, (best.left + best.right) / 2, edge, "leader")
+            yield tag("text", mark.point.label, x=best.left, y=best.bottom - 4, class_=f"label {mark.point.role}")
 
 
-def _distance(box: Box, cx: float, cy: float) -> float:
+def _distance(box: Box, mark: Mark) -> float:
     """From the bubble's centre to the nearest edge of the label, pixels."""
-    return math.hypot(max(box.left - cx, cx - box.right, 0.0), max(box.top - cy, cy - box.bottom, 0.0))
+    return math.hypot(
+        max(box.left - mark.cx, mark.cx - box.right, 0.0), max(box.top - mark.cy, mark.cy - box.bottom, 0.0)
+    )
 
 
-def _bars(point: Point, cx: float, cy: float, x: Scale, y: Scale) -> Iterable[Box]:
-    """The error bars as thin boxes, for labels to keep clear of."""
-    if point.ms_interval:
-        yield Box(x(point.ms_interval[0]), cy - 3, x(point.ms_interval[1]), cy + 3)
-    if point.quality_interval:
-        yield Box(cx - 3, y(point.quality_interval[1]), cx + 3, y(point.quality_interval[0]))
-
-
-def _places(cx: float, cy: float, radius: float, width: float) -> Iterable[Box]:
-    """Nearest first: `min` keeps the first of equals."""
+def _places(mark: Mark) -> Iterable[Box]:
+    """Beside, above and below the bubble, then a line farther each time; `min` keeps the first of equals."""
+    cx, cy, radius = mark.cx, mark.cy, mark.radius
+    width = len(mark.point.label) * CHARACTER
     left = min(max(cx - width / 2, FRAME.left + 4), FRAME.right - width - 2)
     for away in range(8):
         shift = away * LINE
@@ -275,11 +287,11 @@ def _places(cx: float, cy: float, radius: float, width: float) -> Iterable[Box]:
         yield Box(left, cy + radius + 4 + shift, left + width, cy + radius + 4 + LINE + shift)
 
 
-def _clutter(box: Box, labels: Sequence[Box], bubbles: Sequence[Box]) -> float:
+def _clutter(box: Box, labels: Sequence[Box], crossed: Sequence[Box]) -> float:
     """Covering a label is worst, leaving the frame next, then distance and covering a bubble or a bar."""
     area = (box.right - box.left) * (box.bottom - box.top)
     outside = area - box.overlap(FRAME)
-    return 20 * sum(map(box.overlap, labels)) + 10 * outside + sum(map(box.overlap, bubbles))
+    return 20 * sum(map(box.overlap, labels)) + 10 * outside + sum(map(box.overlap, crossed))
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Safe:

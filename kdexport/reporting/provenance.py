@@ -50,7 +50,7 @@ def _status(found: Figure) -> Safe:
 def _all(document: Document) -> Iterable[tuple[str, str, Figure]]:
     teacher = mapping(document.get("teacher"))
     yield "Teacher's quality", "", figures.quality(teacher.get("quality"), "on the test rows")
-    yield "Teacher's parameters", "", figures.counted(teacher.get("params"), figures.whole)
+    yield "Teacher's parameters", "", figures.counted(teacher.get("params"), figures.whole, "in its graph")
     for target in rows(document.get("targets")):
         for name, found in _of_target(document, target):
             yield name, words(target.get("target")), found

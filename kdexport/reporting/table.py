@@ -95,7 +95,9 @@ def _cells(document: Document, target: Document) -> tuple[str, ...]:
     smaller = finite(size.get("params_ratio"))
     latency = figures.latency(document, mapping(target.get("latency")).get("student"))
     kept = figures.retention(target)
-    met = {True: "objective met", False: "objective missed"}.get(mapping(target.get("objective")).get("met", ""), "")
+    objective = mapping(target.get("objective"))
+    verdicts = {True: "objective met", False: "objective missed"}
+    met = verdicts.get(objective.get("met", ""), "objective not proven" if objective.get("limit_ms") else "")
     shown = "" if figures.retention_name(target) == "retention" else figures.retention_name(target)
     cells = (
         _lines(words(target.get("target")), met),

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: fp32, and int8 (dynamic for text, static with calibration for convolutions over pictures)."""
+"""ONNX Runtime on the CPU: fp32, and int8 (dynamic for text, static with calibration for pictures)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bench: quality on the test set, once; then latency, teacher and student interleaved, or estimated where they cannot run."""
+"""bench: quality on the test set, once; then latency, interleaved with the teacher, or estimated for absent machines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from kdexport.bundle.verify import load_predictor
 from kdexport.errors import Unsupported
+from kdexport.latency.absent import estimate_speedup
 from kdexport.measure import metrics
+from kdexport.measure.statistics import wilson
 from kdexport.measure.timer import Timings, interleave
 from kdexport.nouns.base import Noun
 from kdexport.nouns.bench import BenchResult, ClassChange, Quality, QualityResult, Ratio, Timed
@@ -25,7 +27,7 @@ from kdexport.teachers._run import MemberEngine
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 1
+VERSION = 2
 REQUESTS = 512
 MIN_SAMPLES = 1000  # p99 needs 662
 MAX_SECONDS = 30.0
@@ -145,6 +147,18 @@ def quality(
     )
 
 
+def with_queries(
+    found: QualityResult, teacher_logits: np.ndarray | None, student_logits: np.ndarray | None
+) -> QualityResult:
+    """Agreement on held-out production queries beside the rest, with its Wilson interval."""
+    if teacher_logits is None or student_logits is None:
+        return found
+    same = int((teacher_logits.argmax(1) == student_logits.argmax(1)).sum())
+    n = len(teacher_logits)
+    agreement = Ratio(value=same / n, ci95=wilson(same, n))
+    return found.model_copy(update={"query_agreement": agreement, "query_n": n})
+
+
 def measure(
     target: str,
     bundle: Path,
@@ -216,6 +230,7 @@ def estimate(
     target: str,
     profile: HardwareProfile,
     estimator: Estimator,
+    host: LatencyEstimate,
     student_cost: GraphCost,
     student_precision: Precision,
     student_bytes: int,
@@ -224,7 +239,9 @@ def estimate(
     teacher_bytes: int,
     quantised_bytes: int,
 ) -> BenchResult:
-    """Latencies on a machine that is not here, from published measurements. estimator(cost, precision, scope)."""
+    """Latencies on a machine that is not here, from published measurements. estimator(cost, precision, scope).
+
+    host: preprocessing there, part of the estimator's end to end."""
     try:
         student = _estimated("student", estimator, student_cost, student_precision, student_bytes)
     except Unsupported as e:
@@ -236,13 +253,16 @@ def estimate(
     quantised = (
         _estimated("teacher int8", estimator, teacher_cost, "int8", quantised_bytes) if quantised_bytes else None
     )
+    models = (teacher_cost, teacher_precision, student_cost, student_precision)
+    speedup, interval = estimate_speedup(profile, *models, host_ms=(host.p50_ms, host.low_ms, host.high_ms))
+    model, model_interval = estimate_speedup(profile, *models)
     return BenchResult(
         target=target,
         teacher=teacher,
         teacher_quantised=quantised,
         student=student,
-        speedup=_estimated_ratio(teacher.end_to_end, student.end_to_end),
-        speedup_model=_estimated_ratio(teacher.model, student.model),
+        speedup=Ratio(value=speedup, ci95=interval),
+        speedup_model=Ratio(value=model, ci95=model_interval),
         notes=(f"latency on {profile.name} is estimated, not measured",),
     )
 
@@ -259,11 +279,3 @@ def _latency(estimate: LatencyEstimate) -> Latency:
         error_interval=(estimate.low_ms, estimate.high_ms),
         model=f"{estimate.model}: {estimate.basis}" + ("; extrapolated" if estimate.extrapolated else ""),
     )
-
-
-def _estimated_ratio(slow: Latency, fast: Latency) -> Ratio:
-    """The far ends of both intervals: wider than 90 %."""
-    assert slow.error_interval
-    assert fast.error_interval
-    low, high = slow.error_interval[0] / fast.error_interval[1], slow.error_interval[1] / fast.error_interval[0]
-    return Ratio(value=slow.p50_ms / fast.p50_ms, ci95=(low, high))

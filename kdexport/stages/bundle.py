@@ -11,6 +11,7 @@ from kdexport.dataset import Dataset
 from kdexport.export.onnx import INPUT_NAMES, OUTPUT_NAME
 from kdexport.nouns.base import Noun
 from kdexport.nouns.manifest import Manifest
+from kdexport.nouns.profile import Precision
 from kdexport.nouns.project import Project
 from kdexport.nouns.student import EngineChoice, Student
 from kdexport.nouns.target import Target
@@ -28,7 +29,7 @@ class Bundle(Noun):
     bytes_loaded: int
     artifact: str
     runtime: str
-    precision: str
+    precision: Precision
 
 
 def bundle(

@@ -11,7 +11,6 @@ from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels, make_labels
 
 VERSION = 1
-SUSPICIOUS_SHARE = 1.0  # a teacher below chance on the labelled rows is an error, not a warning
 
 
 def label(
@@ -20,9 +19,11 @@ def label(
     """Raises BadInput where the teacher is no better than chance on the labelled rows: wrong label order, likely."""
     labels = make_labels(folder, key, rows.inputs, len(teachers.classes), teachers.logits, progress)
     known = rows.hard >= 0
+    if not known.any():
+        return labels
     right = float((labels.logits[known].argmax(1) == rows.hard[known]).mean())
     chance = 1.0 / len(teachers.classes)
-    if right < SUSPICIOUS_SHARE * chance:
+    if right < chance:
         raise BadInput(
             f"the teacher is right on {right:.1%} of the training rows, chance is {chance:.1%}: "
             "are its labels in another order? give 'labels' for the teacher in the project file"

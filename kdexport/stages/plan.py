@@ -23,7 +23,7 @@ from kdexport.pricing.cost import HOURS_PER_YEAR, replicas_for, usd_per_hour
 from kdexport.sizing.choose import choose
 from kdexport.sizing.quality import predict_retention
 
-VERSION = 1
+VERSION = 2
 TAIL_ASSUMED = 1.5  # p99 over p50 where no calibration has measured it
 TAIL_SHARE = {50: 0.0, 90: 0.35, 95: 0.55, 99: 1.0, 99.9: 1.5}  # of the way from p50 to p99, an exponential tail
 TOKENIZER_BYTES_PER_PIECE = 16
@@ -58,7 +58,8 @@ def plan(
         for backbone in backbones_for(sizes.input_kind)
         for spec in backbone.candidates(sizes.num_classes, sizes.shape, sizes.vocab_sizes)
     ]
-    plans = [_plan_target(project, sizes, specs, *target) for target in targets]
+    here_ms = next((calibration.preprocess_ms for _, _, calibration in targets if calibration), None)
+    plans = [_plan_target(project, sizes, specs, here_ms, *target) for target in targets]
     return Plan(targets=tuple(plans), stages=tuple(_stage_estimates(project, sizes, recipe, plans, cores)))
 
 
@@ -66,11 +67,12 @@ def _plan_target(
     project: Project,
     sizes: Sizes,
     specs: Sequence[StudentSpec],
+    preprocess_here_ms: float | None,
     target: Target,
     profile: HardwareProfile,
     calibration: Calibration | None,
 ) -> TargetPlan:
-    candidates = [_candidate(project, sizes, spec, target, profile, calibration) for spec in specs]
+    candidates = [_candidate(project, sizes, spec, preprocess_here_ms, target, profile, calibration) for spec in specs]
     notes = list(dict.fromkeys(_notes(target, profile, candidates)))
     return choose(candidates, project, target, notes)
 
@@ -88,12 +90,13 @@ def _candidate(
     project: Project,
     sizes: Sizes,
     spec: StudentSpec,
+    preprocess_here_ms: float | None,
     target: Target,
     profile: HardwareProfile,
     calibration: Calibration | None,
 ) -> Candidate:
     cost = backbone_of(spec).cost(spec, sizes.num_classes, sizes.shape)
-    latency = _end_to_end(spec, cost, target, profile, calibration, sizes.input_kind)
+    latency = _end_to_end(spec, cost, target, profile, calibration, sizes.input_kind, preprocess_here_ms)
     objective_ms = None
     if latency is not None:
         tail = calibration.tail_ratio if calibration else TAIL_ASSUMED
@@ -124,6 +127,7 @@ def _end_to_end(
     profile: HardwareProfile,
     calibration: Calibration | None,
     input_kind: str,
+    preprocess_here_ms: float | None,
 ) -> LatencyEstimate | None:
     if calibration is not None:
         model = calibrated.estimate(calibration, spec.backbone, cost)
@@ -133,19 +137,24 @@ def _end_to_end(
         added = {"p50_ms": model.p50_ms + extra, "low_ms": model.low_ms + extra, "high_ms": model.high_ms + extra}
         return model.model_copy(update=added)
     try:
-        return absent_end_to_end(profile, cost, planned_precision(target), target.objective.scope, input_kind)
+        host = absent_host(profile, input_kind, preprocess_here_ms)
+        return absent_end_to_end(profile, cost, planned_precision(target), target.objective.scope, host)
     except Unsupported:
         return None
 
 
+def absent_host(profile: HardwareProfile, input_kind: str, preprocess_here_ms: float | None) -> LatencyEstimate:
+    """Preprocessing on a machine that nobody here has, from this machine's where a calibration measured it."""
+    return absent.estimate_host(profile, "image" if input_kind == "image" else "text", preprocess_here_ms)
+
+
 def absent_end_to_end(
-    profile: HardwareProfile, cost: GraphCost, precision: Precision, scope: str, input_kind: str
+    profile: HardwareProfile, cost: GraphCost, precision: Precision, scope: str, host: LatencyEstimate
 ) -> LatencyEstimate:
-    """Model plus preprocessing on a machine that nobody here has. Raises Unsupported where facts are missing."""
+    """Model plus preprocessing (host) on a machine that nobody here has. Raises Unsupported where facts are missing."""
     model = absent.estimate(profile, cost, precision)
     if scope == "model":
         return model
-    host = absent.estimate_host(profile, "image" if input_kind == "image" else "text")
     return LatencyEstimate(
         p50_ms=model.p50_ms + host.p50_ms,
         low_ms=model.low_ms + host.low_ms,

@@ -146,7 +146,9 @@ def _entry(project: Project, teachers: TeacherSet, teacher_bytes: int | None, r:
         "quality": r.quality.student,
         "calibration_error": r.quality.student_ece,
         "retention": r.quality.retention,
-        "retention_kind": "retention",
+        "retention_kind": "retention" if project.data.labelled else "agreement with the teacher",
+        "query_agreement": r.quality.query_agreement
+        and {**r.quality.query_agreement.model_dump(), "n": r.quality.query_n},
         "agreement": r.quality.agreement,
         "size": {
             "teacher_bytes": teacher_bytes,

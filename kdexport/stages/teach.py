@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdexport.dataset import Dataset
+from kdexport.errors import BadInput
 from kdexport.nouns.project import Project
 from kdexport.nouns.teacher import TeacherMember, TeacherSet
 from kdexport.teachers import TeacherContext, fit, teacher_kind
@@ -18,8 +19,8 @@ def teach(
     project: Project, dataset: Dataset, threads: int, folder: Path, progress_for: Callable[[str], Progress] | None
 ) -> TeacherSet:
     """Members in the project's order, each in a folder of its own below `folder`."""
-    assert dataset.train.labels is not None
-    assert dataset.dev.labels is not None
+    if any(t.fit for t in project.teachers) and dataset.train.labels is None:
+        raise BadInput("teachers: a teacher cannot be fitted on unlabelled data; data.labelled is false")
     context = TeacherContext(
         project=project,
         classes=dataset.classes,

@@ -106,7 +106,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Parsed JSON. Raises Damaged where the file is truncated or not JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror})") from e
     except ValueError as e:

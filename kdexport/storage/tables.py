@@ -1,4 +1,4 @@
-"""Rows from CSV, JSONL, JSON, Parquet or a folder per class: raw inputs and class names, with the line of each fault."""
+"""Rows from CSV, JSONL, JSON, Parquet or a folder per class: raw inputs, class names, the line of each fault."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_rows(table: Table, kind: InputKind, *, labelled: bool) -> Rows:
 
 
 def _split_member(text: str) -> tuple[Path, str | None]:
-    name, _, member = text.partition("#")
+    name, _, member = (text, "", "") if Path(text).exists() else text.partition("#")
     path = Path(name)
     if not path.exists():
         raise BadInput(f"{path}: no such file or folder")
@@ -178,7 +178,7 @@ def _raw(value: Any, kind: InputKind, path: Path, line: int, column: str) -> Raw
     if kind == "text":
         if not isinstance(value, str):
             raise BadInput(f"{path}:{line}: column '{column}': a text is wanted, found {type(value).__name__}")
-        return value
+        return _writable(value)
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
@@ -201,7 +201,12 @@ def _label(value: Any, path: Path, line: int, column: str) -> str:
         raise BadInput(f"{path}:{line}: column '{column}' holds several labels; multi-label data is not supported")
     if value is None or str(value).strip() == "":
         raise BadInput(f"{path}:{line}: column '{column}' is empty; every row needs a label")
-    return str(value)
+    return _writable(str(value))
+
+
+def _writable(text: str) -> str:
+    """JSON may hold half a surrogate pair, which is no text: it becomes '?', as in the runner."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _read_class_folders(folder: Path, labelled: bool) -> Rows:

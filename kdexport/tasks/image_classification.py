@@ -94,6 +94,8 @@ def _view(raw: Raw, index: int, chance: random.Random) -> bytes:
     from PIL import Image
 
     picture = _open(raw, index)
+    if picture.mode == "CMYK":  # which PNG cannot hold
+        picture = picture.convert("RGB")
     reach = max(picture.size) / 8
     dx, dy, degrees = chance.uniform(-reach, reach), chance.uniform(-reach, reach), chance.gauss(0, 6)
     changed = picture.rotate(degrees, resample=Image.Resampling.BILINEAR, translate=(round(dx), round(dy)))

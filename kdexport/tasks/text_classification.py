@@ -53,10 +53,7 @@ def prepare(inputs: Sequence[Raw], teacher_tokenizer: str, vocab_size: int) -> P
     """A tokenizer of about vocab_size pieces: special tokens, every single character, then the most frequent pieces
     of `inputs`. 0: every piece in use. Trimming never changes how a text of kept pieces is cut, since WordPiece
     takes the longest match. Raises Unsupported for a teacher whose tokenizer is not WordPiece."""
-    document = json.loads(teacher_tokenizer) if teacher_tokenizer else _learn_wordpiece(inputs)
-    kind = document["model"].get("type")
-    if kind != "WordPiece":
-        raise Unsupported(f"tokenizer model '{kind}' cannot be trimmed yet; WordPiece teachers (BERT, MiniLM) can")
+    document = _wordpiece(inputs, teacher_tokenizer)
     vocabulary: dict[str, int] = document["model"]["vocab"]
     essential = _essential(document)
     frequent = [piece for piece, _ in _piece_counts(inputs, document) if piece not in essential]
@@ -72,8 +69,8 @@ def prepare(inputs: Sequence[Raw], teacher_tokenizer: str, vocab_size: int) -> P
 
 
 def vocab_sizes(inputs: Sequence[Raw], teacher_tokenizer: str) -> list[int]:
-    """All pieces in use; those used at least twice; those used at least four times."""
-    document = json.loads(teacher_tokenizer) if teacher_tokenizer else _learn_wordpiece(inputs)
+    """All pieces in use; those used at least twice; those used at least four times. Raises Unsupported as prepare."""
+    document = _wordpiece(inputs, teacher_tokenizer)
     essential = _essential(document)
     counts = [n for piece, n in _piece_counts(inputs, document) if piece not in essential]
     return sorted({len(essential) + sum(n >= least for n in counts) for least in (1, 2, 4)}, reverse=True)
@@ -126,6 +123,15 @@ def _shuffle(words: list[str], other: list[str], chance: random.Random) -> list[
     return changed
 
 
+def _wordpiece(inputs: Sequence[Raw], teacher_tokenizer: str) -> dict[str, Any]:
+    """The teacher's tokenizer, or one learnt from the inputs."""
+    document = json.loads(teacher_tokenizer) if teacher_tokenizer else _learn_wordpiece(inputs)
+    kind = document["model"].get("type")
+    if kind != "WordPiece":
+        raise Unsupported(f"tokenizer model '{kind}' cannot be trimmed yet; WordPiece teachers (BERT, MiniLM) can")
+    return document
+
+
 def _tokenizer(document: str) -> Any:
     from tokenizers import Tokenizer
 
@@ -142,7 +148,7 @@ def _essential(document: dict[str, Any]) -> set[str]:
     """Special tokens and single characters, with and without the continuing prefix: no character becomes unknown.
     Also finds the padding token, which the document does not name."""
     special = _special(document)
-    padding = next((t for t in special if "pad" in t.lower()), document["model"]["unk_token"])
+    padding = next((t for t in sorted(special) if "pad" in t.lower()), document["model"]["unk_token"])
     document["_pad"] = padding
     vocabulary = document["model"]["vocab"]
     return special | {p for p in vocabulary if len(p.removeprefix(PREFIX)) == 1}
@@ -181,24 +187,30 @@ def _with_vocabulary(document: dict[str, Any], kept: list[str], max_length: int)
 
 
 def _learn_wordpiece(inputs: Sequence[Raw]) -> dict[str, Any]:
-    """A lower-casing WordPiece tokenizer learnt from the queries: for teachers that are functions or scores."""
+    """A lower-casing WordPiece tokenizer learnt from the queries: for teachers that are functions or scores.
+
+    Continuing characters are handed to the trainer as special tokens, and taken off the list afterwards: else it
+    numbers them in the order of a hash map, another one in every call, and breaks ties between merges by number."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    alphabet = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    texts = [tokenizer.normalizer.normalize_str(str(t)) for t in inputs]
+    printable = {chr(c) for c in range(33, 127) if not chr(c).isupper()}
+    alphabet = sorted(printable.union(*texts) - set(" "))
     trainer = trainers.WordPieceTrainer(
         vocab_size=OWN_VOCAB_SIZE,
-        special_tokens=special,
+        special_tokens=special + [PREFIX + c for c in alphabet],
         initial_alphabet=alphabet,
         continuing_subword_prefix=PREFIX,
         show_progress=False,
     )
-    tokenizer.train_from_iterator([str(t) for t in inputs], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     document: dict[str, Any] = json.loads(tokenizer.to_str())
+    document["added_tokens"] = [t for t in document["added_tokens"] if t["content"] in special]
     return document

@@ -2,6 +2,7 @@
 
 Each module offers
     ready(source, context, folder) -> TeacherMember, its files written to `folder`
+    content(source) -> hash of all that its answers depend on, told before it is made ready
 and, where the member is no ONNX graph,
     answer(source, member, inputs) -> logits (N, C) in the member's class order
 """
@@ -30,14 +31,15 @@ class TeacherContext:
     project: Project
     classes: tuple[str, ...]
     train_inputs: Sequence[Raw]
-    train_labels: np.ndarray
+    train_labels: np.ndarray | None
     dev_inputs: Sequence[Raw]
-    dev_labels: np.ndarray
+    dev_labels: np.ndarray | None
     threads: int
 
 
 class TeacherKind(Protocol):
     def ready(self, source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember: ...
+    def content(self, source: TeacherSource) -> str: ...
     def answer(self, source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray: ...
 
 

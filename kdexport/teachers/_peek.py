@@ -54,6 +54,18 @@ def tokenizer_of(source: TeacherSource) -> str:
     return path.read_text(encoding="utf-8") if path and path.is_file() else ""
 
 
+def classes_of(source: TeacherSource) -> tuple[str, ...]:
+    """The teacher's class names, where the data has none. Raises BadInput where the teacher does not tell."""
+    if source.labels:
+        return source.labels
+    if source.model and (source.model / "labels.json").is_file():
+        return tuple(read_json(source.model / "labels.json"))
+    if source.model and (source.model / "config.json").is_file():
+        names = read_json(source.model / "config.json").get("id2label") or {}
+        return tuple(names[k] for k in sorted(names, key=int))
+    raise BadInput("data.labelled is false: give 'labels' for the first teacher, in the order of its outputs")
+
+
 def _safetensors_shapes(path: Path) -> dict[str, list[int]]:
     """Shapes from the header alone (safetensors format: 8 bytes of length, then JSON)."""
     try:

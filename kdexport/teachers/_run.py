@@ -32,6 +32,8 @@ class MemberEngine:
             from tokenizers import Tokenizer
 
             self.tokenizer: Any = Tokenizer.from_file(str(folder / str(member.tokenizer)))
+            self.tokenizer.no_padding()  # a file may ask for it, and the mask is made from the length
+            self.tokenizer.enable_truncation(self.preprocessor.max_length)
 
     def feeds(self, inputs: Sequence[Raw]) -> dict[str, np.ndarray]:
         """Raw inputs as the graph's named tensors, padded to the longest."""

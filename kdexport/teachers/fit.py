@@ -38,6 +38,12 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
     return member.model_copy(update={"kind": "fit", "source": _described(source), "name": _described(source)})
 
 
+def content(source: TeacherSource) -> str:
+    """Of the base model; a backbone's spec stands in the project itself."""
+    base = source.fit.base if source.fit else None
+    return model.weights_hash(base) if base and base.is_dir() else ""
+
+
 def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
     raise AssertionError("a fitted model is run as a graph")
 
@@ -72,6 +78,8 @@ def _fine_tune(
     network = model.load_classifier(base, num_labels=len(context.classes))
     limit = model.write_tokenizer(base, out)
     tokens = _TokenBatches(out / "tokenizer.json", context.train_inputs, network.config.pad_token_id or 0)
+    assert context.train_labels is not None
+    assert context.dev_labels is not None
     targets = torch.from_numpy(context.train_labels)
 
     def loss_of(rows: np.ndarray) -> torch.Tensor:
@@ -128,6 +136,8 @@ def _train_backbone(settings: Fit, context: TeacherContext, folder: Path, out: P
     prepared = task.prepare(inputs, "", 0)
     views = task.augment(inputs, AUGMENT_PER_ROW, settings.seed) if task.input_kind == "image" else []
     encoded = task.encode(prepared, inputs + views)
+    assert context.train_labels is not None
+    assert context.dev_labels is not None
     labels = np.tile(context.train_labels, 1 + (AUGMENT_PER_ROW if views else 0))
     targets = torch.from_numpy(labels)
     torch.manual_seed(settings.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,20 +23,31 @@ if TYPE_CHECKING:
 
 def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
     assert source.function is not None
-    function = _load(source.function)
+    _load(source.function)
     classes = source.labels or context.classes
     columns_for(classes, context.classes, source.function)
-    code = getattr(sys.modules.get(function.__module__), "__file__", None)
     return TeacherMember(
         kind="function",
         name=source.function,
         classes=tuple(classes),
         weight=source.weight,
         source=source.function,
-        sha256=content_key(source.function, sha256_file(Path(code)) if code else ""),
+        sha256=content(source),
         seen_dev="train" in source.trained_on,
         licence=source.licence,
     )
+
+
+def content(source: TeacherSource) -> str:
+    """Hash of the function's name and of the file of its module; what that file imports is not looked into."""
+    assert source.function is not None
+    _see_working_folder()
+    try:
+        found = importlib.util.find_spec(source.function.partition(":")[0])
+    except (ImportError, ValueError):  # `ready` says what is wrong with it
+        found = None
+    code = Path(found.origin) if found and found.origin else None
+    return content_key(source.function, sha256_file(code) if code and code.is_file() else "")
 
 
 def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
@@ -51,8 +63,7 @@ def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) 
 
 def _load(name: str) -> Callable[[list[Any]], Any]:
     module_name, _, function_name = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _see_working_folder()
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as e:
@@ -60,3 +71,8 @@ def _load(name: str) -> Callable[[list[Any]], Any]:
     if not callable(function):
         raise BadInput(f"teacher function '{name}' is not callable")
     return function  # type: ignore[no-any-return]
+
+
+def _see_working_folder() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

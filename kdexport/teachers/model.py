@@ -36,6 +36,10 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
     return _sequence_classifier(source, context, folder)
 
 
+def content(source: TeacherSource) -> str:
+    return weights_hash(source.model) if source.model and source.model.is_dir() else ""
+
+
 def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
     raise AssertionError("a model folder is run as a graph")
 
@@ -72,7 +76,7 @@ def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder:
         tokenizer="tokenizer.json",
         embedding="embedding.safetensors",
         source=str(source.model),
-        sha256=weights_hash(source.model),
+        sha256=content(source),
         seen_dev="train" in source.trained_on,
         licence=source.licence,
     )
@@ -120,7 +124,7 @@ def load_classifier(folder: Path, num_labels: int | None = None) -> Any:
 
     _refuse_pickle(folder)
     extra = {} if num_labels is None else {"num_labels": num_labels}
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -220,8 +224,7 @@ def _fused(folder: Path, config: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def _own_model(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
-    """A folder that `teacher fit` wrote from a backbone: spec.json, model.safetensors, preprocessor.json, labels.json."""
-    import torch
+    """A folder written from a backbone: spec.json, model.safetensors, preprocessor.json, labels.json."""
     from safetensors.torch import load_file
 
     from kdexport.backbones import backbone_of, count_params, parse_spec
@@ -238,7 +241,7 @@ def _own_model(source: TeacherSource, context: TeacherContext, folder: Path) -> 
     is_text = preprocessor.kind == "text"
     if is_text:
         write_bytes(folder / "tokenizer.json", (source.model / "tokenizer.json").read_bytes())
-    example = example_input(preprocessor, torch)
+    example = example_input(preprocessor)
     name = INPUT_NAMES[preprocessor.kind]
     export_graph(module, [example], [name], folder / "teacher.onnx", tokens=is_text)
     return TeacherMember(
@@ -258,11 +261,10 @@ def _own_model(source: TeacherSource, context: TeacherContext, folder: Path) -> 
     )
 
 
-def example_input(preprocessor: Preprocessor, torch: Any) -> torch.Tensor:
+def example_input(preprocessor: Preprocessor) -> torch.Tensor:
     """A legal input of two rows, for tracing."""
+    import torch
+
     if preprocessor.kind == "text":
-        example: torch.Tensor = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]])
-        return example
-    channels = len(preprocessor.mean)
-    pixels: torch.Tensor = torch.zeros(2, channels, preprocessor.height, preprocessor.width)
-    return pixels
+        return torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]])
+    return torch.zeros(2, len(preprocessor.mean), preprocessor.height, preprocessor.width)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexport.errors import BadInput, Damaged
+from kdexport.errors import BadInput, Damaged, Unsupported
 from kdexport.nouns.manifest import Preprocessor
 from kdexport.nouns.project import TeacherSource
 from kdexport.nouns.teacher import TeacherMember
-from kdexport.storage.files import sha256_file
+from kdexport.storage.files import content_key, read_json, sha256_file
 from kdexport.storage.tables import Raw
 from kdexport.tasks import load_task
 from kdexport.teachers import TeacherContext, columns_for
@@ -35,11 +35,11 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
         raise Damaged(f"{source.onnx}: not a valid ONNX model ({str(e).splitlines()[0]})") from e
     classes = source.labels or context.classes
     columns_for(classes, context.classes, str(source.onnx))
-    shutil.copyfile(source.onnx, folder / "teacher.onnx")
+    _copy_graph(source.onnx, folder / "teacher.onnx")
     weights = {i.name for i in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
     is_text = load_task(context.project.task).input_kind == "text"
-    tokenizer = _tokenizer(source.onnx, folder) if is_text else None
+    preprocessor = _text_preprocessor(source.onnx, folder) if is_text else _image_preprocessor(inputs[0], context)
     return TeacherMember(
         kind="onnx",
         name=source.onnx.stem,
@@ -48,10 +48,10 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
         num_params=sum(_size(i.dims) for i in model.graph.initializer if i.data_type in (1, 10, 16)),
         graph="teacher.onnx",
         input_names=tuple(i.name for i in inputs),
-        preprocessor=_text_preprocessor() if is_text else _image_preprocessor(inputs[0], context),
-        tokenizer=tokenizer,
+        preprocessor=preprocessor,
+        tokenizer=preprocessor.tokenizer or None,
         source=str(source.onnx),
-        sha256=sha256_file(source.onnx),
+        sha256=content(source),
         seen_dev="train" in source.trained_on,
         licence=source.licence,
     )
@@ -61,16 +61,47 @@ def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) 
     raise AssertionError("an ONNX teacher is run as a graph")
 
 
-def _tokenizer(graph: Path, folder: Path) -> str:
+def content(source: TeacherSource) -> str:
+    """Hash of the graph, of the weights and of the tokenizer that stand beside it."""
+    assert source.onnx is not None
+    files = [source.onnx, *_weight_files(source.onnx), source.onnx.parent / "tokenizer.json"]
+    return content_key([(p.name, sha256_file(p)) for p in files if p.is_file()])
+
+
+def _weight_files(graph: Path) -> list[Path]:
+    """Files that hold the weights of a graph whose own file does not."""
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    try:
+        tensors = onnx.load(str(graph), load_external_data=False).graph.initializer
+    except (OSError, DecodeError):  # `ready` says what is wrong with it
+        return []
+    return sorted({graph.parent / ExternalDataInfo(t).location for t in tensors if uses_external_data(t)})
+
+
+def _copy_graph(graph: Path, path: Path) -> None:
+    """As one file, the weights inside. Raises Unsupported over protobuf's 2 GiB."""
+    import onnx
+
+    if not _weight_files(graph):
+        shutil.copyfile(graph, path)
+        return
+    try:
+        onnx.save(onnx.load(str(graph)), str(path))
+    except ValueError as e:
+        raise Unsupported(f"{graph}: with its weights it is over 2 GiB, which one ONNX file cannot hold") from e
+
+
+def _text_preprocessor(graph: Path, folder: Path) -> Preprocessor:
     beside = graph.parent / "tokenizer.json"
     if not beside.is_file():
         raise BadInput(f"{beside}: a text teacher in ONNX needs its tokenizer.json beside it")
     shutil.copyfile(beside, folder / "tokenizer.json")
-    return "tokenizer.json"
-
-
-def _text_preprocessor() -> Preprocessor:
-    return Preprocessor(kind="text", tokenizer="tokenizer.json", max_length=MAX_LENGTH)
+    truncation = read_json(beside).get("truncation") or {}
+    limit = min(int(truncation.get("max_length", MAX_LENGTH)), MAX_LENGTH)
+    return Preprocessor(kind="text", tokenizer="tokenizer.json", max_length=limit)
 
 
 def _image_preprocessor(graph_input: Any, context: TeacherContext) -> Preprocessor:

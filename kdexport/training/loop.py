@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdexport.errors import Damaged
 from kdexport.storage.files import replacing
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def train(
             with torch.autocast("cpu", torch.bfloat16, enabled=schedule.bf16):
                 loss = loss_of(rows)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
             optimiser.step()
             state.step += 1
@@ -160,13 +161,16 @@ def _save(path: Path, module: torch.nn.Module, optimiser: torch.optim.Optimizer,
 
 def _restore(path: Path, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> _State | None:
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         return None
-    with safe_open(str(path), framework="pt") as f:
-        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
-        state = _State(**json.loads(f.metadata()["state"]))
+    try:
+        with safe_open(str(path), framework="pt") as f:
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+            state = _State(**json.loads(f.metadata()["state"]))
+    except SafetensorError as e:
+        raise Damaged(f"{path}: not a whole checkpoint ({e}); delete it, the training starts again") from e
     module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():

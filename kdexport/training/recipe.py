@@ -63,5 +63,6 @@ def transfer_set(dataset: Dataset, task: Task, per_row: int, seed: int) -> Trans
     if len(unlabelled) > MAX_UNLABELLED:
         unlabelled = random.Random(seed).sample(unlabelled, MAX_UNLABELLED)
     hard = np.full(len(dataset.train) + len(variants) + len(unlabelled), -1, dtype=np.int64)
-    hard[: len(dataset.train)] = dataset.train.labels
+    if dataset.train.labels is not None:
+        hard[: len(dataset.train)] = dataset.train.labels
     return TransferSet([*dataset.train.inputs, *variants, *unlabelled], hard)

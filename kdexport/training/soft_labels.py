@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdexport.errors import Damaged, StaleCache
 from kdexport.storage.files import read_json, sha256_file, write_json
@@ -65,7 +65,7 @@ def open_labels(folder: Path, key: str) -> SoftLabels:
     """Raises StaleCache for labels of another teacher, data or settings, Damaged for altered ones."""
     import numpy as np
 
-    meta = read_json(folder / DONE)
+    meta = _contents(folder / DONE, "key", "sha256")
     if meta["key"] != key:
         raise StaleCache(
             f"{folder}: made from other inputs ({meta['key'][:8]}) than this project's ({key[:8]}). "
@@ -77,18 +77,25 @@ def open_labels(folder: Path, key: str) -> SoftLabels:
     return SoftLabels(key, np.load(path, mmap_mode="r"))
 
 
+def _contents(path: Path, *keys: str) -> dict[str, Any]:
+    document = read_json(path)
+    if not isinstance(document, dict) or any(k not in document for k in keys):
+        raise Damaged(f"{path}: lacks {' or '.join(keys)}. Delete {path.parent}; it is made again.")
+    return document
+
+
 def _progress(folder: Path, key: str, shape: tuple[int, int]) -> int:
     """Rows already labelled by an earlier, killed run of the same key."""
     import numpy as np
 
     if not (folder / PROGRESS).is_file():
         return 0
-    state = read_json(folder / PROGRESS)
+    state = _contents(folder / PROGRESS, "key", "rows")
     if state["key"] != key:
         raise StaleCache(f"{folder}: half-made from other inputs. Delete the folder; `kdexport run` makes it again.")
     try:
         whole = np.load(folder / LOGITS, mmap_mode="r").shape == shape
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         whole = False
     if not whole:
         raise Damaged(f"{folder / LOGITS}: truncated. Delete {folder}; it is made again.")

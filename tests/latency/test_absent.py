@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 
 from kdexport.errors import Unsupported
 from kdexport.latency import absent
-from kdexport.latency.absent import Mode, Pool, Prior, estimate, estimate_host, prior
+from kdexport.latency.absent import Mode, PairSpread, Pool, Prior, estimate, estimate_host, estimate_speedup, prior
 from kdexport.nouns.graph import GraphCost
-from kdexport.nouns.profile import DeviceClass, Facts, HardwareProfile, Number
+from kdexport.nouns.profile import DeviceClass, Facts, HardwareProfile, Number, Precision
+
+if TYPE_CHECKING:
+    from benchmarks.absent_fit import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "hardware" / "published_latency.csv"
@@ -60,6 +64,11 @@ BERT_BASE_128 = cost(
 )
 
 
+def pairs_within(factor: float, extrapolated: float) -> PairSpread:
+    widths = {"half_width_log": math.log(factor), "extrapolated_half_width_log": math.log(extrapolated)}
+    return PairSpread.model_validate({**widths, "quantile_level": 0.9, "coverage": 0.9, "pairs": 40, "devices": 9})
+
+
 @pytest.fixture
 def round_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     """Coefficients to reckon with by hand, in place of the fitted ones."""
@@ -81,6 +90,8 @@ def round_prior(monkeypatch: pytest.MonkeyPatch) -> None:
         min_operators=5,
         rows=31,
         devices=9,
+        same_precision=pairs_within(1.1, extrapolated=1.2),
+        other_precision=pairs_within(1.3, extrapolated=1.4),
     )
     monkeypatch.setattr(absent, "prior", lambda: Prior(provenance="by hand", pools={"cpu": cpu}))
 
@@ -125,6 +136,36 @@ class TestByHand:
     def test_without_a_count_of_cores_all_of_them_are_used(self) -> None:
         unknown = profile({"memory_bandwidth_gb_per_s": 100.0, "peak_fp32_tflops": 0.8})
         assert "on all cores" in estimate(unknown, cost(), "fp32").basis
+
+    def test_two_models_of_equal_size_differ_by_the_spread_of_pairs(self) -> None:
+        other = cost(flops=5e6, weight_bytes=8e5)
+        value, (low, high) = estimate_speedup(server(), other, "fp32", cost(flops=5e6), "fp32")
+        expected = estimate(server(), other, "fp32").p50_ms / estimate(server(), cost(flops=5e6), "fp32").p50_ms
+        assert value == pytest.approx(expected)
+        assert value / low == pytest.approx(1.1)
+        assert high / value == pytest.approx(1.1)
+
+    def test_the_spread_grows_with_the_root_of_the_distance_in_flops(self) -> None:
+        # e^3 times the FLOPs: sqrt(1 + 3) = 2 times the width of ln ratio
+        value, (low, high) = estimate_speedup(server(), cost(flops=5e6 * math.e**3), "fp32", cost(flops=5e6), "fp32")
+        assert value / low == pytest.approx(1.1**2)
+        assert high / value == pytest.approx(1.1**2)
+
+    def test_two_precisions_share_less_than_one(self) -> None:
+        value, (low, _) = estimate_speedup(server(peak_int8_tops=3.2), cost(), "fp32", cost(), "int8")
+        assert value / low == pytest.approx(1.3)
+
+    def test_a_model_outside_the_published_range_widens_the_ratio(self) -> None:
+        # 1e6 / 100 is four spans of ten: twice the width; 1e6 / 100 is e^9.2 too
+        value, (low, _) = estimate_speedup(server(), cost(flops=1e6), "fp32", cost(flops=100), "fp32")
+        assert value / low == pytest.approx(1.2 ** (2 * math.sqrt(1 + math.log(1e4))))
+
+    def test_host_work_alone_moves_a_ratio_by_the_host_it_might_be(self) -> None:
+        # alone one takes about 20 times as long as the other; with 1 s of host before both nothing is left of it
+        slow, fast = cost(flops=5e8), cost(flops=5e6)
+        value, (low, high) = estimate_speedup(server(), slow, "fp32", fast, "fp32", (1e3, 0.9e3, 1.1e3))
+        assert value == pytest.approx(1, abs=0.01)
+        assert high - low < 0.02
 
 
 def test_the_shipped_interval_holds_a_published_figure_inside_the_range() -> None:
@@ -212,11 +253,98 @@ def test_a_device_with_more_of_everything_is_never_slower(
     assert estimate(large, cost(**base), "fp32").p50_ms <= estimate(small, cost(**base), "fp32").p50_ms * tolerance
 
 
+ratios = st.fixed_dictionaries(
+    {
+        "device_class": st.sampled_from(CLASSES),
+        "slow": work,
+        "fast": work,
+        "precision": st.sampled_from(["fp32", "int8"]),
+        "host": st.none() | st.tuples(st.floats(0.01, 10), st.floats(1, 20), st.floats(1, 20)),
+    }
+)
+
+
+def host_of(drawn: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+    return drawn and (drawn[0], drawn[0] / drawn[1], drawn[0] * drawn[2])
+
+
+@settings(deadline=None)
+@given(drawn=ratios)
+def test_a_ratio_lies_in_its_interval_and_never_beyond_the_far_ends(drawn: dict[str, Any]) -> None:
+    facts = {"cores": 8.0, "memory_bandwidth_gb_per_s": 100.0, "peak_fp32_tflops": 0.8, "peak_int8_tops": 2.0}
+    machine, precision, host = profile(facts, drawn["device_class"]), drawn["precision"], host_of(drawn["host"])
+    slow, fast = cost(**drawn["slow"]), cost(**drawn["fast"])
+    value, (low, high) = estimate_speedup(machine, slow, "fp32", fast, precision, host)
+    s, f = estimate(machine, slow, "fp32"), estimate(machine, fast, precision)
+    p50, host_low, host_high = host or (0.0, 0.0, 0.0)
+    assert value == pytest.approx((s.p50_ms + p50) / (f.p50_ms + p50))
+    assert low <= value <= high
+    assert low >= (s.low_ms + host_low) / (f.high_ms + host_high) * (1 - 1e-12)
+    assert high <= (s.high_ms + host_high) / (f.low_ms + host_low) * (1 + 1e-12)
+
+
+@settings(deadline=None)
+@given(drawn=ratios)
+def test_a_model_is_exactly_as_fast_as_itself(drawn: dict[str, Any]) -> None:
+    facts = {"cores": 8.0, "memory_bandwidth_gb_per_s": 100.0, "peak_fp32_tflops": 0.8}
+    machine, one, precision = profile(facts, drawn["device_class"]), cost(**drawn["slow"]), drawn["precision"]
+    assert estimate_speedup(machine, one, precision, one, precision, host_of(drawn["host"])) == (1.0, (1.0, 1.0))
+
+
+@settings(deadline=None)
+@given(drawn=ratios, factors=st.tuples(more, more, more, more))
+def test_a_heavier_teacher_never_lowers_the_speed_up(
+    drawn: dict[str, Any], factors: tuple[float, float, float, float]
+) -> None:
+    facts = {"cores": 8.0, "memory_bandwidth_gb_per_s": 100.0, "peak_fp32_tflops": 0.8}
+    machine, host, fast = profile(facts, drawn["device_class"]), host_of(drawn["host"]), cost(**drawn["fast"])
+    heavier = {name: v * factor for (name, v), factor in zip(drawn["slow"].items(), factors, strict=True)}
+    before, _ = estimate_speedup(machine, cost(**drawn["slow"]), "fp32", fast, "fp32", host)
+    after, _ = estimate_speedup(machine, cost(**heavier), "fp32", fast, "fp32", host)
+    assert after >= before * (1 - 1e-12)
+
+
+@settings(deadline=None)
+@given(device_class=st.sampled_from(CLASSES), near=st.floats(1, 50), further=st.floats(1, 50))
+def test_models_further_apart_in_flops_have_no_narrower_interval(
+    device_class: DeviceClass, near: float, further: float
+) -> None:
+    machine = profile({"memory_bandwidth_gb_per_s": 100.0, "peak_fp32_tflops": 0.8}, device_class)
+    large = {"num_params": 85_000_000, "num_operators": 100}
+    small = cost(flops=9e9, **large)
+    widths = []
+    for factor in (1.01 * near, 1.01 * near * further):
+        _, (low, high) = estimate_speedup(machine, cost(flops=9e9 * factor, **large), "fp32", small, "fp32")
+        widths.append(high / low)
+    assert widths[1] >= widths[0] * (1 - 1e-12)
+
+
+@pytest.mark.parametrize(("device_class", "share"), [("datacenter-gpu", 0.6), ("cpu", 0.95)])
+def test_errors_that_two_models_share_make_their_ratio_narrower_than_the_far_ends(
+    device_class: DeviceClass, share: float
+) -> None:
+    machine = profile({"memory_bandwidth_gb_per_s": 300.0, "peak_fp32_tflops": 30.0}, device_class)
+    _, (low, high) = estimate_speedup(machine, BERT_BASE_128, "fp32", cost(), "fp32")
+    slow, fast = estimate(machine, BERT_BASE_128, "fp32"), estimate(machine, cost(), "fp32")
+    far = math.log(slow.high_ms / fast.low_ms * fast.high_ms / slow.low_ms)
+    assert math.log(high / low) < share * far
+
+
+def test_a_missing_fact_leaves_the_ratio_unsupported() -> None:
+    with pytest.raises(Unsupported, match="memory_bandwidth_gb_per_s is missing"):
+        estimate_speedup(profile({"peak_fp32_tflops": 1.0}), cost(), "fp32", BERT_BASE_128, "fp32")
+
+
 def test_the_shipped_coverage_of_left_out_devices_is_what_the_interval_claims() -> None:
     for name, pool in prior().pools.items():
         assert 0.85 <= pool.coverage <= 0.97, name
         assert pool.extrapolated_half_width_log >= pool.half_width_log, name
         assert pool.devices >= 9, name
+        for spread in (pool.same_precision, pool.other_precision):
+            assert 0.85 <= spread.coverage <= 0.97, name
+            assert spread.extrapolated_half_width_log >= spread.half_width_log, name
+            assert spread.devices >= 3, name
+        assert pool.other_precision.half_width_log > pool.same_precision.half_width_log, name
 
 
 def test_the_shipped_coefficients_are_physical() -> None:
@@ -230,6 +358,7 @@ def test_the_shipped_coefficients_are_physical() -> None:
 def test_the_shipped_file_says_where_it_comes_from_and_holds_no_rows() -> None:
     document = json.loads(absent.PRIOR_FILE.read_text())
     assert "collected 2026-11-24, sources named row by row" in document["provenance"]
+    assert "ratios of two models on pairs of these rows that share a device" in document["provenance"]
     assert len(absent.PRIOR_FILE.read_bytes()) < 4_000
 
 
@@ -245,6 +374,16 @@ def test_an_edge_core_is_two_to_five_times_slower_than_a_server_core() -> None:
     assert estimate_host(pi, "image").p50_ms == pytest.approx(math.sqrt(10) * estimate_host(server(), "image").p50_ms)
     assert estimate_host(jetson, "image") == estimate_host(pi, "image")
     assert estimate_host(profile({}, "edge-gpu"), "image") == estimate_host(server(), "image")  # a desktop card
+
+
+def test_preprocessing_measured_here_is_scaled_to_the_device() -> None:
+    other = estimate_host(server(), "text", 0.081)
+    assert (other.p50_ms, other.low_ms, other.high_ms) == pytest.approx((0.081, 0.081 / 1.5, 0.081 * 1.5))
+    assert other.basis.startswith("0.081 ms measured here, scaled to another server core")
+    edge = estimate_host(profile({}, "edge-cpu", "aarch64"), "text", 0.081)
+    assert (edge.p50_ms, edge.low_ms, edge.high_ms) == pytest.approx((0.081 * math.sqrt(10), 0.162, 0.405))
+    assert edge.basis.startswith("0.081 ms measured here, scaled to an edge core")
+    assert estimate_host(server(), "image", 0.081) == other
 
 
 def test_importing_the_model_loads_no_numpy() -> None:
@@ -301,6 +440,28 @@ class TestLeavingDevicesOut:
         errors = {"a": np.array([0.1]), "b": np.array([0.2]), "c": np.array([0.9, 0.15])}
         assert coverage(errors, 1.0) == pytest.approx((1 + 1 + 0.5) / 3)
 
+    def test_what_two_models_on_a_device_miss_together_cancels(self) -> None:
+        # e^3 apart in FLOPs, so the difference of 0.4 counts half; the third row has another precision
+        rows = [row("a", 1e9, "fp32"), row("a", 1e9 * math.e**3, "fp32"), row("a", 1e9, "int8"), row("b", 1e9, "fp32")]
+        errors = {"a": np.array([1.0, 1.4, 1.1]), "b": np.array([9.0])}
+        from benchmarks.absent_fit import pair_errors
+
+        same, other = pair_errors(rows, errors, True), pair_errors(rows, errors, False)
+        assert {d: list(abs(e)) for d, e in same.items()} == {"a": [pytest.approx(0.2)]}
+        assert {d: list(abs(e)) for d, e in other.items()} == {"a": [pytest.approx(0.1), pytest.approx(0.15)]}
+
+    def test_a_pair_counts_as_small_by_its_smaller_model(self) -> None:
+        rows = [row("a", flops, "fp32") for flops in (1e9, 2e9, 3e9)]
+        from benchmarks.absent_fit import pair_errors
+
+        assert len(pair_errors(rows, {"a": np.zeros(3)}, True, max_flops=1e9)["a"]) == 2
+
+
+def row(device: str, flops: float, precision: Precision) -> Row:
+    from benchmarks.absent_fit import Row
+
+    return Row(device, "cpu", cost(flops=flops), precision, 1e12, 1e11, one_core=False, published_ms=1.0)
+
 
 @pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is absent: the published rows are not in this repository")
 def test_fitting_again_gives_the_shipped_coefficients(tmp_path: Path) -> None:
@@ -312,4 +473,7 @@ def test_fitting_again_gives_the_shipped_coefficients(tmp_path: Path) -> None:
     fitted = Prior.model_validate_json(again.read_text())
     for name, pool in prior().pools.items():
         assert fitted.pools[name].half_width_log == pytest.approx(pool.half_width_log, rel=1e-3)
+        for spread in ("same_precision", "other_precision"):
+            again_log, shipped_log = (getattr(p, spread).half_width_log for p in (fitted.pools[name], pool))
+            assert again_log == pytest.approx(shipped_log, rel=1e-3)
         assert fitted.pools[name].modes["whole"].efficiency == pytest.approx(pool.modes["whole"].efficiency, rel=1e-3)

@@ -1,0 +1,372 @@
+"""The verbs. Each parses, calls one function and prints; exit 0: done, 1: the answer is no, 2: it could not be done."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdexport import __version__, terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RUN_FOLDER = Path("kdexport-run")
+PATH = click.Path(path_type=Path)
+
+
+def _group(parent: click.Group | None, name: str, help: str, paste: str) -> click.Group:
+    group = click.Group(name, help=help, epilog=_paste(paste), context_settings={"help_option_names": ["-h", "--help"]})
+    if parent is not None:
+        parent.add_command(group)
+    return group
+
+
+def _paste(line: str) -> str:
+    return f"\b\nFor example:\n  {line}"
+
+
+def _verb(group: click.Group, name: str, paste: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command of `group` with --json, one-line errors, and a help that ends with a line to paste."""
+
+    def register(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def told(**arguments: Any) -> None:
+            with terminal.one_line_errors():
+                function(**arguments)
+
+        as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
+        command = group.command(name, epilog=_paste(paste))(as_json(told))
+        return command
+
+    return register
+
+
+main = _group(
+    None,
+    "kdexport",
+    "A large model becomes a small one that fits a given machine, at a given price, and proves it.",
+    "kdexport demo",
+)
+click.version_option(__version__, prog_name="kdexport")(main)
+profiles = _group(
+    main, "profiles", "Hardware profiles: facts of devices, each with its source.", "kdexport profiles list"
+)
+targets = _group(main, "targets", "Targets: a device, an objective, traffic and a price.", "kdexport targets list")
+teacher = _group(
+    main, "teacher", "Make a teacher.", "kdexport teacher fit --base MiniLM --train train.csv --out my-teacher"
+)
+
+
+# --- start
+
+
+@_verb(main, "demo", "kdexport demo --out kdexport-demo")
+@click.option("--out", type=PATH, default=Path("kdexport-demo"), show_default=True, help="Folder for data and results.")
+def demo(out: Path, as_json: bool) -> None:
+    """The whole line on a small data set; no network, minutes.
+
+    The data are scikit-learn's digits; three teachers are fitted on the spot."""
+    from kdexport.demo import write_demo
+
+    _run(write_demo(out / "data"), out, False, as_json)
+
+
+@_verb(main, "init", "kdexport init --teacher my-teacher --train train.csv --test test.csv --target local-cpu")
+@click.option("--teacher", "teacher_source", required=True, metavar="DIR|FILE.onnx|module:function|scores.jsonl")
+@click.option("--train", required=True, help="Labelled rows: CSV, JSONL, Parquet, or a folder per class.")
+@click.option("--test", default=None, help="Labelled rows to judge by; without it a tenth of train is held out.")
+@click.option("--queries", default=None, help="Production requests, unlabelled.")
+@click.option("--input", "input_column", default=None, help="Column of the text or picture; guessed if absent.")
+@click.option("--label", "label_column", default=None, help="Column of the class; guessed if absent.")
+@click.option(
+    "--target",
+    "target_names",
+    multiple=True,
+    default=["local-cpu"],
+    show_default=True,
+    help="Id or file of a target; several times for several.",
+)
+@click.option("--out", type=PATH, default=Path("kdexport.yaml"), show_default=True)
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def init(
+    teacher_source: str,
+    train: str,
+    test: str | None,
+    queries: str | None,
+    input_column: str | None,
+    label_column: str | None,
+    target_names: tuple[str, ...],
+    out: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a commented project file.
+
+    Task and columns are guessed, said, and checked against the data."""
+    from kdexport import listing
+    from kdexport.initialise import Wishes, initialise
+
+    wishes = Wishes(teacher_source, train, test, queries, input_column, label_column, target_names)
+    found = initialise(wishes, out, force)
+    terminal.answer(found, as_json, functools.partial(listing.print_started, found))
+
+
+@_verb(main, "doctor", "kdexport doctor kdexport.yaml")
+@click.argument("project", type=PATH, required=False)
+@click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True), help="The teacher's, 0 to 1; assumed 0.9.")
+def doctor(project: Path | None, accuracy: float | None, as_json: bool) -> None:
+    """What works on this machine; what a PROJECT's test set can tell."""
+    from kdexport import listing
+    from kdexport.doctor import examine
+
+    found = examine(project, accuracy)
+    terminal.answer(found, as_json, functools.partial(listing.print_checkup, found))
+
+
+@_verb(teacher, "fit", "kdexport teacher fit --base MiniLM-L6 --train train.csv --test test.csv --out my-teacher")
+@click.option("--base", type=PATH, required=True, help="Folder of a pretrained Hugging Face model.")
+@click.option("--train", required=True, help="Labelled texts; a dev split is held out of them.")
+@click.option("--test", default=None, help="Labelled texts to judge by; without it a tenth of train is held out.")
+@click.option("--out", type=PATH, required=True, help="New folder for the teacher.")
+@click.option("--epochs", type=click.IntRange(min=1), default=6, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-4, show_default=True)
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.05, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def teacher_fit(base: Path, train: str, test: str | None, out: Path, as_json: bool, **settings: Any) -> None:
+    """Fine-tune a base model on labelled text. Stopped or killed, the same command goes on."""
+    from kdexport import listing
+    from kdexport.nouns.project import Data, Fit, Table
+    from kdexport.teaching import fit_teacher
+
+    data = Data(train=Table(path=train), test=Table(path=test) if test else None)
+    with terminal.following() as f:
+        found = fit_teacher(Fit(base=base, **settings), data, out, f.progress_for("fine-tune"))
+    terminal.answer(found, as_json, functools.partial(listing.print_fitted, found))
+
+
+# --- plan and run
+
+
+@_verb(main, "plan", "kdexport plan kdexport.yaml")
+@click.argument("project", type=PATH)
+@click.option("--out", type=PATH, default=RUN_FOLDER, show_default=True, help="Run folder: what is measured is kept.")
+def plan(project: Path, out: Path, as_json: bool) -> None:
+    """Size a student for every target; nothing is trained.
+
+    Says what a run will take, too. Exit 1 where a target cannot be met, with what could."""
+    from kdexport import listing, pipeline
+
+    with terminal.following(out / "log.txt"):
+        found = pipeline.plan(project, out)
+    terminal.answer(found, as_json, functools.partial(listing.print_plan, found))
+    terminal.no([f"{t.target}: {t.nearest}" for t in found.targets if not t.feasible])
+
+
+@_verb(main, "run", "kdexport run kdexport.yaml --out kdexport-run")
+@click.argument("project", type=PATH)
+@click.option("--out", type=PATH, default=RUN_FOLDER, show_default=True, help="Run folder: a second run goes on there.")
+@click.option("--remeasure", is_flag=True, help="Forget the decisions of earlier runs and measure them again.")
+def run(project: Path, out: Path, remeasure: bool, as_json: bool) -> None:
+    """Every stage, from teacher to priced bundles.
+
+    Stopped or killed, the same command goes on. Exit 1 where retention or an objective is missed."""
+    _run(project, out, remeasure, as_json)
+
+
+def _run(project: Path, out: Path, remeasure: bool, as_json: bool) -> None:
+    from kdexport import pipeline, project_file
+
+    wanted = project_file.load_project(project).project
+    with terminal.following(out / "log.txt") as f:
+        document = pipeline.run(project, out, remeasure=remeasure, progress_for=f.progress_for, on_stage=f.on_stage)
+    terminal.answer(document, as_json, functools.partial(_print_run, document, out))
+    terminal.no(pipeline.answers_no(document, wanted.min_retention, wanted.gate))
+
+
+def _print_run(document: dict[str, Any], out: Path, console: Console) -> None:
+    from kdexport.reporting.table import print_summary
+
+    print_summary(document, console)
+    terminal.say(console, "", f"report: {out / 'report.html'}")
+
+
+# --- after a run
+
+
+@_verb(main, "eval", "kdexport eval kdexport-run/bundles/local-cpu --data new.csv --min 0.9")
+@click.argument("bundle", type=PATH)
+@click.option("--data", required=True, help="Labelled rows: CSV, JSONL, Parquet, or a folder per class.")
+@click.option("--input", "input_column", default=None, help="Column of the text or picture; guessed if absent.")
+@click.option("--label", "label_column", default=None, help="Column of the class; guessed if absent.")
+@click.option("--metric", type=click.Choice(["accuracy", "macro_f1"]), help="Default: the bundle's own.")
+@click.option("--project", type=PATH, help="Project file whose metric is used, with its costs.")
+@click.option("--report", "run_folder", type=PATH, help="Run folder: shows its teacher's test quality beside it.")
+@click.option("--min", "minimum", type=float, help="Exit 1 where the metric is below this.")
+def evaluate(
+    bundle: Path,
+    data: str,
+    input_column: str | None,
+    label_column: str | None,
+    metric: str | None,
+    project: Path | None,
+    run_folder: Path | None,
+    minimum: float | None,
+    as_json: bool,
+) -> None:
+    """Quality of a bundle on new labelled data, with intervals. Raw request in, answer out."""
+    from kdexport import listing, project_file
+    from kdexport.bundle import evaluate as evaluation
+    from kdexport.nouns.metric import Metric
+    from kdexport.nouns.project import Table
+    from kdexport.reporting.files import read_report
+
+    chosen = project_file.load_project(project).project.metric if project else None
+    if metric is not None:
+        chosen = Metric.model_validate({"name": metric})
+    found = evaluation.evaluate(bundle, Table(path=data, input=input_column, label=label_column), chosen)
+    if run_folder is not None:
+        found = evaluation.with_teacher(found, read_report(run_folder), str(run_folder))
+    terminal.answer(found, as_json, functools.partial(listing.print_evaluation, found))
+    terminal.no([] if minimum is None else evaluation.below_gate(found, minimum))
+
+
+@_verb(main, "bench", "kdexport bench kdexport-run/bundles/local-cpu --seconds 10")
+@click.argument("bundle", type=PATH)
+@click.option("--data", default=None, help="Requests to ask; default: the bundle's golden inputs.")
+@click.option("--input", "input_column", default=None, help="Column of the text or picture; guessed if absent.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="At most."
+)
+def bench(bundle: Path, data: str | None, input_column: str | None, seconds: float, as_json: bool) -> None:
+    """How fast a bundle answers here: end to end, and engine alone."""
+    from kdexport import listing
+    from kdexport.bundle.timing import time_bundle
+    from kdexport.nouns.project import Table
+
+    found = time_bundle(bundle, Table(path=data, input=input_column) if data else None, seconds)
+    terminal.answer(found, as_json, functools.partial(listing.print_timing, found))
+
+
+@_verb(main, "verify", "kdexport verify kdexport-run/bundles/local-cpu")
+@click.argument("bundle", type=PATH)
+def verify(bundle: Path, as_json: bool) -> None:
+    """Is a bundle whole, every file by its hash? Exit 1 if not."""
+    from kdexport.bundle.verify import verify as problems_of
+    from kdexport.errors import Damaged
+
+    try:
+        problems = problems_of(bundle)
+    except Damaged as e:  # the manifest itself: a bundle that is not whole is an answer, not a failure to look
+        problems = [str(e)]
+    answer = {"bundle": str(bundle), "whole": not problems, "problems": problems}
+    terminal.answer(answer, as_json, lambda c: terminal.say(c, f"{bundle}: {'damaged' if problems else 'whole'}"))
+    terminal.no(problems)
+
+
+@_verb(main, "compare", "kdexport compare run-a run-b")
+@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
+def compare(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Runs side by side. Exit 1 where one of them misses an objective."""
+    from kdexport.pipeline import missed_objectives
+    from kdexport.reporting.files import read_report
+    from kdexport.reporting.table import compare_rows, print_comparison
+
+    documents = {str(folder): read_report(folder) for folder in folders}
+    terminal.answer(compare_rows(documents), as_json, functools.partial(print_comparison, documents))
+    terminal.no([f"{run}: {reason}" for run, document in documents.items() for reason in missed_objectives(document)])
+
+
+@_verb(main, "report", "kdexport report kdexport-run")
+@click.argument("folder", type=PATH, metavar="DIR")
+def report(folder: Path, as_json: bool) -> None:
+    """Draw report.html and costs.csv again from report.json."""
+    from kdexport.reporting.files import draw_report, read_report
+
+    document = read_report(folder)
+    draw_report(document, folder)
+    terminal.answer(document, as_json, functools.partial(_print_run, document, folder))
+
+
+# --- catalogue
+
+
+@_verb(profiles, "list", "kdexport profiles list")
+def profiles_list(as_json: bool) -> None:
+    """Every known device."""
+    from kdexport import catalogue, listing
+
+    found = list(catalogue.profiles().values())
+    terminal.answer(found, as_json, functools.partial(listing.print_profiles, found))
+
+
+@_verb(profiles, "show", "kdexport profiles show l4")
+@click.argument("id")
+def profiles_show(id: str, as_json: bool) -> None:
+    """The facts of one device, each with source and date."""
+    from kdexport import catalogue, listing
+
+    found = catalogue.profile(id)
+    terminal.answer(found, as_json, functools.partial(listing.print_profile, found))
+
+
+@_verb(profiles, "validate", "kdexport profiles validate my-board.yaml")
+@click.argument("files", nargs=-1, type=PATH)
+def profiles_validate(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check profile files, or with none the whole catalogue. Exit 1 where one is wrong."""
+    from kdexport.catalogue_check import profile_problems
+
+    _checked(profile_problems(files), as_json)
+
+
+@_verb(profiles, "detect", "kdexport profiles detect --out my-server.yaml")
+@click.option("--out", type=PATH, help="Also write it as a profile file; its name is the id.")
+def profiles_detect(out: Path | None, as_json: bool) -> None:
+    """This machine as a profile. What cannot be detected stays out."""
+    from kdexport import listing
+    from kdexport.catalogue_check import write_profile
+    from kdexport.measure.environment import detect
+    from kdexport.stages.detect import local_profile
+
+    found = local_profile(detect(1))
+    if out is not None:
+        found = write_profile(found, out)
+    terminal.answer(found, as_json, functools.partial(listing.print_profile, found))
+
+
+@_verb(targets, "list", "kdexport targets list")
+def targets_list(as_json: bool) -> None:
+    """Every known target."""
+    from kdexport import catalogue, listing
+
+    found = list(catalogue.targets().values())
+    terminal.answer(found, as_json, functools.partial(listing.print_targets, found))
+
+
+@_verb(targets, "show", "kdexport targets show l4")
+@click.argument("id")
+def targets_show(id: str, as_json: bool) -> None:
+    """One target: objective, traffic, price, and the facts of its device with source and date."""
+    from kdexport import listing, project_file
+
+    found, profile = project_file.load_target(id)
+    terminal.answer(found, as_json, functools.partial(listing.print_target, found, profile))
+
+
+@_verb(targets, "validate", "kdexport targets validate my-target.yaml")
+@click.argument("files", nargs=-1, type=PATH)
+def targets_validate(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check target files, with profile, offering and runtimes, or with none the whole catalogue."""
+    from kdexport.catalogue_check import target_problems
+
+    _checked(target_problems(files), as_json)
+
+
+def _checked(problems: dict[str, str], as_json: bool) -> None:
+    """problems: by file or id; empty text where it is right."""
+    lines = [f"{name}: {'wrong' if problem else 'ok'}" for name, problem in problems.items()]
+    terminal.answer(problems, as_json, lambda console: terminal.say(console, *lines))
+    terminal.no([problem for problem in problems.values() if problem])

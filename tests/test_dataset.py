@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdexport.dataset import Dataset, read_dataset
+from kdexport.errors import BadInput
+from kdexport.nouns.project import Data, Table
+
+CLASSES = ("card", "pay", "refund")
+Row = tuple[str, str]
+
+
+def rows(per_class: int, word: str = "query") -> list[Row]:
+    return [(f"{name} {word} {i}", name) for name in CLASSES for i in range(per_class)]
+
+
+def table(folder: Path, name: str, content: Sequence[Row | tuple[str]]) -> Table:
+    with open(folder / name, "w", newline="", encoding="utf-8") as f:
+        csv.writer(f).writerows([("text", "label")[: len(content[0])], *content])
+    return Table(path=str(folder / name))
+
+
+def read(folder: Path, train: Sequence[Row], test: Sequence[Row] | None = None, **more: object) -> Dataset:
+    given = {"test": table(folder, "test.csv", test)} if test else {}
+    return read_dataset(Data(train=table(folder, "train.csv", train), **given, **more), "text", lambda: CLASSES)  # type: ignore[arg-type]
+
+
+def test_a_tenth_of_each_class_is_dev_and_no_row_is_lost(tmp_path: Path) -> None:
+    data = read(tmp_path, rows(40), rows(5, "test"))
+    assert (len(data.train), len(data.dev), len(data.test)) == (108, 12, 15)
+    assert data.classes == CLASSES
+    assert np.bincount(data.dev.labels).tolist() == [4, 4, 4]
+    assert {*data.train.inputs, *data.dev.inputs} == {text for text, _ in rows(40)}
+
+
+def test_labels_stay_with_their_rows(tmp_path: Path) -> None:
+    data = read(tmp_path, rows(20), rows(5, "test"))
+    for split in (data.train, data.dev, data.test):
+        assert [str(t).split()[0] for t in split.inputs] == [data.classes[i] for i in split.labels]
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:
+    shuffled = random.Random(3).sample(rows(30), 90)
+    one, other = read(tmp_path, rows(30)), read(tmp_path, shuffled)
+    assert set(one.dev.inputs) == set(other.dev.inputs)
+    assert set(one.test.inputs) == set(other.test.inputs)
+
+
+def test_a_new_row_moves_few_others(tmp_path: Path) -> None:
+    one, other = read(tmp_path, rows(50), rows(2, "test")), read(tmp_path, rows(51), rows(2, "test"))
+    assert len(set(one.dev.inputs) - set(other.dev.inputs)) <= 3
+
+
+def test_dev_and_train_share_no_row_even_where_rows_are_repeated(tmp_path: Path) -> None:
+    data = read(tmp_path, rows(12) * 3)
+    assert len(data.dev) > 0
+    assert not set(data.dev.inputs) & set(data.train.inputs)
+    assert not set(data.test.inputs) & {*data.train.inputs, *data.dev.inputs}
+
+
+def test_every_class_stays_in_train_however_small_it_is(tmp_path: Path) -> None:
+    data = read(tmp_path, [*rows(20), ("the only one", "rare")], rows(1, "test"), dev_fraction=0.49)
+    assert set(np.unique(data.train.labels)) == {0, 1, 2, 3}
+
+
+def test_without_a_test_set_a_tenth_is_held_out_and_said(tmp_path: Path) -> None:
+    data = read(tmp_path, rows(40))
+    assert (len(data.train), len(data.dev), len(data.test)) == (96, 12, 12)
+    assert data.warnings == ("no test set given: 12 rows of train are held out as the test set",)
+
+
+def test_one_class_only_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"train\.csv: only one class \('a'\)"):
+        read(tmp_path, [("x", "a"), ("y", "a")])
+
+
+def test_a_test_label_that_train_lacks_is_refused_with_file_and_row(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"test\.csv: row 3: label 'loan' is not in .*train\.csv \(1 such label\)"):
+        read(tmp_path, rows(20), [*rows(1, "test")[:2], ("my loan", "loan")])
+
+
+def test_rows_of_test_that_stand_in_train_are_counted_in_a_warning(tmp_path: Path) -> None:
+    data = read(tmp_path, rows(20), [*rows(2, "test"), *rows(20)[:2]])
+    assert data.warnings == ("2 of 8 test rows stand in train too: quality on them is optimistic; remove them",)
+
+
+def test_too_few_rows_for_a_dev_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"train\.csv: too few rows a class to hold out a dev split"):
+        read(tmp_path, rows(2), rows(1, "test"))
+
+
+def test_unlabelled_rows_are_distinct_and_production_queries_come_first(tmp_path: Path) -> None:
+    queries = table(tmp_path, "queries.csv", [("asked",), ("asked",), ("asked too",)])
+    other = table(tmp_path, "other.csv", [("found",)])
+    data = read(tmp_path, rows(20), queries=(queries,), unlabelled=(other,))
+    assert data.unlabelled == ("asked", "asked too", "found")
+
+
+def test_a_tenth_of_the_production_queries_is_held_out(tmp_path: Path) -> None:
+    asked = [(f"asked {i}",) for i in range(40)]
+    data = read(tmp_path, rows(20), queries=(table(tmp_path, "queries.csv", asked),))
+    assert len(data.query_test) == 4
+    assert {(t,) for t in data.query_test + data.unlabelled} == set(asked)
+    assert not set(data.query_test) & set(data.unlabelled)
+
+
+def test_without_any_label_the_classes_are_the_teachers(tmp_path: Path) -> None:
+    texts = [(text,) for text, _ in rows(20)]
+    data = read(tmp_path, texts, labelled=False)  # type: ignore[arg-type]
+    assert data.classes == CLASSES
+    assert (data.train.labels, data.dev.labels, data.test.labels) == (None, None, None)
+    assert (len(data.train), len(data.dev), len(data.test)) == (49, 5, 6)
+
+
+@pytest.mark.parametrize("change", ["a text", "a label", "an unlabelled row"])
+def test_the_hash_of_the_data_changes_with(tmp_path: Path, change: str) -> None:
+    before, train = read(tmp_path, rows(20)), rows(20)
+    more = {}
+    if change == "a text":
+        train[0] = (train[0][0] + "!", train[0][1])
+    elif change == "a label":
+        train[0] = (train[0][0], "refund")
+    else:
+        more["unlabelled"] = (table(tmp_path, "other.csv", [("found",)]),)
+    assert read(tmp_path, train, **more).sha256 != before.sha256
+    assert read(tmp_path, rows(20)).sha256 == before.sha256

@@ -1,0 +1,311 @@
+"""The whole line on a small text set with a teacher that is a function: one run, then what a second run does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdexport import pipeline
+from kdexport.bundle.verify import load_predictor, read_manifest, verify
+from kdexport.errors import BadInput, Damaged
+from kdexport.latency import calibrated
+from kdexport.stages import bench, calibrate, distil, engines, label, report, teach
+from kdexport.stages import bundle as bundling
+from kdexport.stages import plan as planning
+from kdexport.storage.files import sha256_folder
+from kdexport.workspace import Workspace
+
+CLASSES = ("balance", "card", "refund", "transfer")
+TARGETS = ("local-cpu", "l4")
+STAGES = {
+    "calibrate": (calibrate, "calibrate"),
+    "plan": (planning, "plan"),
+    "teach": (teach, "teach"),
+    "label": (label, "label"),
+    "distil": (distil, "distil"),
+    "engines": (engines, "engines"),
+    "bundle": (bundling, "bundle"),
+    "quality": (bench, "quality"),
+    "bench": (bench, "measure"),
+    "estimate": (bench, "estimate"),
+}
+TEACHER = '''
+CLASSES = ("balance", "card", "refund", "transfer")
+
+def answer(texts):
+    """Sure of the class whose word stands in the text."""
+    return [[6.0 * (c in text) + 0.1 * len(text) / 50 for c in CLASSES] for text in texts]
+'''
+PROJECT = """
+name: small
+task: text_classification
+data:
+  train: {path: train.csv}
+  test: {path: test.csv}
+teachers:
+  - function: "kdexport_test_teacher:answer"
+    trained_on: []
+    licence: {distillation: allowed, source: written here}
+targets: [local-cpu, l4]
+max_params: 200000
+min_retention: 0.5
+training: {epochs: 1, augment_per_row: 1}
+"""
+
+
+def write_project(folder: Path) -> Path:
+    chance = random.Random(0)
+    fill = "please my now the what about can you i need help with it today".split()
+    for name, count in (("train.csv", 60), ("test.csv", 15)):
+        with open(folder / name, "w", newline="") as f:
+            rows = csv.writer(f)
+            rows.writerow(["text", "label"])
+            for c in CLASSES:
+                for _ in range(count):
+                    words = [c, *chance.sample(fill, chance.randint(2, 6))]
+                    rows.writerow([" ".join(chance.sample(words, len(words))), c])
+    (folder / "kdexport_test_teacher.py").write_text(TEACHER)
+    (folder / "kdexport.yaml").write_text(PROJECT)
+    return folder / "kdexport.yaml"
+
+
+@dataclass
+class Ran:
+    project: Path
+    out: Path
+    document: dict[str, Any]
+
+    def again(self) -> tuple[dict[str, Any], dict[str, bool]]:
+        """Run once more; also whether each stage was there already."""
+        cached: dict[str, bool] = {}
+        document = pipeline.run(self.project, self.out, on_stage=lambda name, _, there: cached.update({name: there}))
+        return document, cached
+
+
+@pytest.fixture(scope="module")
+def patched() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrate, "MAX_SECONDS", 1.5)
+        patch.setattr(calibrated, "SECONDS_PER_POINT", 0.005)
+        patch.setattr(calibrated, "GRAPHS_PER_BACKBONE", 6)
+        patch.setattr(engines, "TIMING_SECONDS", 0.3)
+        patch.setattr(bench, "MAX_SECONDS", 2.0)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, patched: pytest.MonkeyPatch) -> Ran:
+    folder = tmp_path_factory.mktemp("project")
+    project = write_project(folder)
+    patched.syspath_prepend(str(folder))
+    out = folder / "out"
+    return Ran(project, out, pipeline.run(project, out))
+
+
+def entry(document: dict[str, Any], target: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(e for e in document["targets"] if e["target"] == target)
+    return found
+
+
+M = {"kind", "p50_ms", "p90_ms", "p99_ms", "n", "ci95", "error_interval", "environment"}
+CONTRACT: dict[str, set[str]] = {
+    "": {"target", "student", "quality", "retention", "size", "latency", "latency_model", "cost", "runtime",
+         "precision", "artifact", "bundle", "bundle_sha256", "parity"},
+    "student": {"params", "params_without_embeddings", "spec"},
+    "quality": {"value", "ci95", "n"},
+    "retention": {"value", "ci95"},
+    "size": {"teacher_bytes", "student_bytes", "params_ratio", "bytes_ratio"},
+    "latency": {"teacher", "student", "speedup"},
+    "latency_model": {"teacher", "student", "speedup"},
+    "latency.student": M,
+    "latency_model.student": M,
+    "cost": {"incumbent_usd_per_year", "teacher_quantised_usd_per_year", "student_usd_per_year",
+             "saving_usd_per_year", "zero_saving_requests_per_s", "usd_per_million"},
+    "parity": {"max_abs_err", "agreement"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("place", CONTRACT)
+def test_the_report_has_every_key_of_the_contract(ran: Ran, target: str, place: str) -> None:
+    value = entry(ran.document, target)
+    for step in filter(None, place.split(".")):
+        value = value[step]
+    assert CONTRACT[place] <= set(value)
+
+
+def test_the_report_has_the_teacher_and_every_target_in_order(ran: Ran) -> None:
+    document = ran.document
+    assert document["schema"] == 1
+    assert {"params", "quality"} <= set(document["teacher"])
+    assert {"metric", "value", "ci95", "n"} <= set(document["teacher"]["quality"])
+    assert tuple(e["target"] for e in document["targets"]) == TARGETS
+
+
+def test_every_latency_is_measured_here_and_estimated_elsewhere(ran: Ran) -> None:
+    here, there = (entry(ran.document, t) for t in TARGETS)
+    for scope in ("latency", "latency_model"):
+        measured, estimated = here[scope]["student"], there[scope]["student"]
+        assert (measured["kind"], estimated["kind"]) == ("measured", "estimated")
+        assert measured["environment"] in ran.document["environments"]
+        assert measured["n"] >= 64
+        assert estimated["error_interval"][0] <= estimated["p50_ms"] <= estimated["error_interval"][1]
+    assert here["latency_model"]["student"]["p50_ms"] < here["latency"]["student"]["p50_ms"]
+
+
+def test_the_files_of_a_run_are_the_document(ran: Ran) -> None:
+    assert json.loads((ran.out / "report.json").read_text()) == ran.document
+    assert (ran.out / "report.html").read_text().startswith("<!")
+    assert (ran.out / "costs.csv").read_text().count("\n") >= 2
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_bundle_is_whole_and_is_the_one_reported(ran: Ran, target: str) -> None:
+    reported = entry(ran.document, target)
+    assert verify(Path(reported["bundle"])) == []
+    manifest = read_manifest(Path(reported["bundle"]))
+    assert (manifest.runtime, manifest.precision) == (reported["runtime"], reported["precision"])
+    assert manifest.labels == CLASSES
+
+
+def test_the_bundle_for_this_machine_answers_raw_text(ran: Ran) -> None:
+    predictor = load_predictor(Path(entry(ran.document, "local-cpu")["bundle"]))
+    assert predictor.predict("please refund it")["label"] in CLASSES
+
+
+def test_the_student_keeps_to_the_limit_and_learns(ran: Ran) -> None:
+    for target in TARGETS:
+        reported = entry(ran.document, target)
+        assert reported["student"]["params"] <= 200_000
+        assert reported["quality"]["value"] > 0.5
+    assert ran.document["teacher"]["quality"]["value"] == 1.0
+
+
+def test_a_second_run_makes_no_stage_and_is_quick(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, (module, function) in STAGES.items():
+
+        def forbidden(*args: object, stage: str = name, **more: object) -> None:
+            raise AssertionError(f"{stage} was made again")
+
+        monkeypatch.setattr(module, function, forbidden)
+    started = time.monotonic()
+    document, cached = ran.again()
+    assert time.monotonic() - started < 5.0
+    assert all(cached.values())
+    assert {"calibrate", "plan", "teach", "label", "distil", "engines-l4", "bundle-l4", "bench-local-cpu"} <= (
+        set(cached) | {"label"}  # labels are only opened where a student is trained
+    )
+    assert {k: v for k, v in document.items() if k != "created"} == {
+        k: v for k, v in ran.document.items() if k not in ("created",)
+    }
+
+
+@pytest.mark.parametrize("stage", ["quality-l4", "bench-l4", "engines-l4"])
+def test_a_stage_that_is_deleted_is_made_again_and_no_other(ran: Ran, stage: str) -> None:
+    (folder,) = (ran.out / "stages").glob(f"{stage}-*")
+    shutil.rmtree(folder)
+    document, cached = ran.again()
+    assert [name for name, there in cached.items() if not there] == [stage]
+    assert entry(document, "l4")["bundle_sha256"] == entry(ran.document, "l4")["bundle_sha256"]
+
+
+def test_a_student_that_is_deleted_is_trained_again_to_the_same_bits(ran: Ran) -> None:
+    before = {p.name: sha256_folder(p) for p in (ran.out / "bundles").iterdir()}
+    for folder in (ran.out / "stages").glob("distil-*"):
+        shutil.rmtree(folder)
+    _, cached = ran.again()
+    assert {name for name, there in cached.items() if not there} == {"distil"}
+    assert {p.name: sha256_folder(p) for p in (ran.out / "bundles").iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["removed", "altered"])
+def test_a_bundle_that_is_removed_or_altered_is_written_again(ran: Ran, damage: str) -> None:
+    folder = ran.out / "bundles" / "l4"
+    before = sha256_folder(folder)
+    if damage == "removed":
+        shutil.rmtree(folder)
+    else:
+        (folder / "tokenizer.json").write_text("{}")
+    ran.again()
+    assert sha256_folder(folder) == before
+
+
+def test_a_damaged_result_is_one_error_that_names_it(ran: Ran) -> None:
+    (result,) = (ran.out / "stages").glob("quality-l4-*/result.json")
+    whole = result.read_text()
+    result.write_text(whole[:-40])
+    with pytest.raises(Damaged, match=r"result\.json: not valid JSON .*delete it, it is made again"):
+        ran.again()
+    result.unlink()
+    ran.again()
+    assert json.loads(result.read_text())["result"] == json.loads(whole)["result"]
+
+
+def test_two_runs_in_one_folder_are_refused(ran: Ran) -> None:
+    with Workspace(ran.out).locked(), pytest.raises(BadInput, match="another kdexport run is working in this folder"):
+        ran.again()
+
+
+def test_a_teacher_whose_code_changed_is_asked_again(ran: Ran) -> None:
+    path = ran.project.parent / "kdexport_test_teacher.py"
+    before = pipeline.open_run(ran.project, ran.out).teach_inputs
+    path.write_text(TEACHER + "# changed\n")
+    try:
+        assert pipeline.open_run(ran.project, ran.out).teach_inputs != before
+    finally:
+        path.write_text(TEACHER)
+    assert pipeline.open_run(ran.project, ran.out).teach_inputs == before
+
+
+def test_a_plan_alone_trains_nothing(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ran.out / "stages", tmp_path / "stages")  # the calibration is there
+    for folder in (tmp_path / "stages").iterdir():
+        if not folder.name.startswith("calibrate"):
+            shutil.rmtree(folder)
+    found = pipeline.plan(ran.project, tmp_path)
+    assert {p.name.partition("-")[0] for p in (tmp_path / "stages").iterdir()} == {"calibrate", "plan"}
+    assert tuple(t.target for t in found.targets) == TARGETS
+    assert {"label", "distil student 1", "engines and bench"} <= {s.stage for s in found.stages}
+    assert all(s.hours >= 0 and s.basis for s in found.stages)
+
+
+def test_a_forbidden_licence_stops_before_the_first_label(ran: Ran, tmp_path: Path) -> None:
+    project = ran.project.parent / "forbidden.yaml"
+    project.write_text(PROJECT.replace("allowed, source: written here", "forbidden, source: clause 7"))
+    with pytest.raises(BadInput, match=r"forbids distillation \(clause 7\); use another teacher"):
+        pipeline.run(project, tmp_path / "out")
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def answered(retention: float, low: float, met: bool | None = True) -> dict[str, Any]:
+    objective = {"met": met, "percentile": 99, "value_ms": 3.0, "limit_ms": 2.0, "basis": "measured, single stream"}
+    return {"targets": [{"target": "t", "retention": {"value": retention, "ci95": [low, 1.01]}, "objective": objective}]}
+
+
+def test_the_answer_is_yes_where_retention_and_objective_are_met() -> None:
+    assert pipeline.answers_no(answered(0.98, 0.96), 0.97, "point") == []
+    assert pipeline.answers_no(answered(0.98, 0.96, met=None), 0.97, "point") == []
+
+
+def test_the_answer_is_no_with_the_reason_and_whether_the_interval_excludes_it() -> None:
+    (reason,) = pipeline.answers_no(answered(0.95, 0.93), 0.97, "point")
+    assert reason == "t: retention 0.950 is below min_retention 0.97 (the interval does not exclude it)"
+    (reason,) = pipeline.answers_no(answered(0.98, 0.98, met=False), 0.97, "point")
+    assert reason == "t: p99 3 ms misses 2 ms (measured, single stream)"
+
+
+def test_the_strict_gate_compares_the_lower_bound() -> None:
+    assert pipeline.answers_no(answered(0.98, 0.96), 0.97, "lower_bound") != []
+
+
+def test_report_is_the_stage_that_the_pipeline_calls_last() -> None:
+    assert callable(report.report)
