@@ -14,16 +14,17 @@ from kdexport import project_file
 from kdexport.backbones import parse_spec
 from kdexport.bundle.write import is_bundle
 from kdexport.dataset import Dataset, Split, read_dataset
+from kdexport.export.graph_cost import graph_cost
 from kdexport.measure.environment import cores_allowed, detect, fingerprint
 from kdexport.measure.metrics import fit_threshold, score
 from kdexport.nouns.base import Noun
-from kdexport.nouns.bench import BenchResult, QualityResult
+from kdexport.nouns.bench import BenchResult, QualityResult, Timed
 from kdexport.nouns.calibration import Calibration
 from kdexport.nouns.cost import CostReport
 from kdexport.nouns.graph import GraphCost, LatencyEstimate
 from kdexport.nouns.measurement import Decision, Environment
 from kdexport.nouns.plan import Plan
-from kdexport.nouns.profile import HardwareProfile, Precision
+from kdexport.nouns.profile import HardwareProfile
 from kdexport.nouns.project import Project, TeacherSource
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import EngineChoice, Recipe, Student
@@ -107,7 +108,7 @@ class Run:
         return local_profile(self.environment)
 
     def profile(self, target: Target) -> HardwareProfile:
-        return self.loaded.profiles[target.id] or self.local
+        return self.loaded.profiles.get(target.id) or self.local
 
     @cached_property
     def rows(self) -> TransferSet:
@@ -366,13 +367,15 @@ class Run:
         key = [inputs, self.dataset.sha256]
 
         def make(folder: Path, _: str) -> PredictionsDone:
+            import numpy as np
             from safetensors.numpy import save_file
 
             with replacing(folder / "logits.safetensors") as temporary:
                 tensors = {"test": ask(self.dataset.test.inputs), "dev": ask(self.dataset.dev.inputs)}
                 if self.dataset.query_test:
                     tensors["queries"] = ask(self.dataset.query_test)
-                save_file(tensors, temporary)
+                # safetensors writes the buffer as it lies, whatever the strides
+                save_file({name: np.ascontiguousarray(logits) for name, logits in tensors.items()}, temporary)
             return PredictionsDone(rows=len(self.dataset.test))
 
         self.workspace.stage(f"predict-{name}", 1, key, PredictionsDone, make)
@@ -418,7 +421,7 @@ class Run:
         threshold = fit_threshold(metric, found.dev, judged.dev.labels, judged.classes)
         return score(metric, found.test, judged.test.labels, judged.classes, threshold)
 
-    def bench(self, target: Target, made: bundle.Bundle) -> BenchResult:
+    def benchmarked(self, target: Target, made: bundle.Bundle) -> BenchResult:
         profile, files = self.profile(target), self.teacher_files
         here_ms = None if target.profile == LOCAL else self.preprocess_here_ms
         machine = fingerprint(self.environment)
@@ -445,48 +448,70 @@ class Run:
         """One request's preprocessing, where a calibration has measured it on this machine."""
         return self.calibration.preprocess_ms if self.calibration else None
 
+    @property
+    def teacher_bytes(self) -> int:
+        return self.teacher_files.bytes if self.teacher_files else 0
+
+    def _teacher_cost(self) -> GraphCost | None:
+        """Operations of one answer; None where a teacher is no graph."""
+        if self.teacher_files is None:
+            return None
+        graphs = [self.teach_folder / str(m.plain_graph or m.graph) for m in self.teachers.members]
+        return _total([graph_cost(g, self.sizes.shape) for g in graphs])
+
+    def _host(self, profile: HardwareProfile) -> LatencyEstimate:
+        return planning.absent_host(profile, self.task.input_kind, self.preprocess_here_ms)
+
+    def _estimator(self, profile: HardwareProfile) -> bench.Estimator:
+        host = self._host(profile)
+        return lambda cost, precision, scope: planning.absent_end_to_end(profile, cost, precision, scope, host)
+
     def _estimate(self, target: Target, profile: HardwareProfile, made: bundle.Bundle) -> BenchResult:
-        from kdexport.export.graph_cost import graph_cost
-
-        files, shape = self.teacher_files, self.sizes.shape
-        graphs = [self.teach_folder / str(m.plain_graph or m.graph) for m in self.teachers.members] if files else []
-        teacher_cost = _total([graph_cost(g, shape) for g in graphs]) if graphs else None
-
-        host = planning.absent_host(profile, self.task.input_kind, self.preprocess_here_ms)
-
-        def estimator(cost: GraphCost, precision: Precision, scope: str) -> LatencyEstimate:
-            return planning.absent_end_to_end(profile, cost, precision, scope, host)
-
-        model = Path(made.path) / "model.onnx"
+        files = self.teacher_files
         return bench.estimate(
             target.id,
             profile,
-            estimator,
-            host,
-            graph_cost(model, shape),
+            self._estimator(profile),
+            self._host(profile),
+            graph_cost(Path(made.path) / "model.onnx", self.sizes.shape),
             made.precision,
             made.bytes_loaded,
-            teacher_cost,
+            self._teacher_cost(),
             planning.planned_precision(target),
-            files.bytes if files else 0,
+            self.teacher_bytes,
             files.quantised_bytes if files else 0,
         )
 
-    def cost(self, target: Target, result: BenchResult, quality: QualityResult) -> CostReport | None:
+    def priced(self, target: Target, result: BenchResult, quality: QualityResult) -> CostReport | None:
+        here = self._side(target)
+        side, timed = here, result.teacher
+        if self.project.incumbent.target is not None:
+            side, timed = self._incumbent()
+        return cost.cost(here, result, quality, self.quantised_quality, self.project.incumbent, side, timed)
+
+    def _side(self, target: Target) -> cost.Side:
         profile = self.profile(target)
         tail = self.calibration.tail_ratio if target.profile == LOCAL and self.calibration else None
-        return cost.cost(
-            target,
-            profile,
-            result,
-            quality,
-            self.quantised_quality,
-            self.project.incumbent,
-            planning.workers(profile, target, self.project.threads),
-            tail,
-        )
+        return cost.Side(target, profile, planning.workers(profile, target, self.project.threads), tail)
 
-    def bundle(
+    def _incumbent(self) -> tuple[cost.Side, Timed | None]:
+        """The teacher where it runs today: measured if that is this machine and a target, estimated elsewhere."""
+        target, profile = self.loaded.incumbent or (None, None)
+        assert target is not None
+        if profile is None:
+            made = next((t for t in self.loaded.targets.values() if t.profile == LOCAL), None)
+            timed = self.target_bench(made).teacher if made else None
+            return self._side(target), timed
+        workers = planning.workers(profile, target, self.project.threads)
+        teacher_cost = self._teacher_cost()
+        if teacher_cost is None:
+            return cost.Side(target, profile, workers, None), None
+        timed = bench.estimate_teacher(
+            self._estimator(profile), teacher_cost, planning.planned_precision(target), self.teacher_bytes
+        )
+        return cost.Side(target, profile, workers, None), timed
+
+    def bundled(
         self, target: Target, student: Student, folder: Path, choice: EngineChoice, engines_folder: Path
     ) -> bundle.Bundle:
         made = self.workspace.out / "bundles" / target.id
@@ -519,16 +544,21 @@ class Run:
             done = write(self.workspace.folder_of(*stage), "")
         return done.model_copy(update={"path": str(made)})
 
-    def target_result(self, target: Target) -> TargetResult:
+    def made(self, target: Target) -> tuple[Student, EngineChoice, bundle.Bundle]:
         student, student_folder = self.student(self.spec(target))
         choice, engines_folder = self.choice(target, student, student_folder)
-        made = self.bundle(target, student, student_folder, choice, engines_folder)
+        return student, choice, self.bundled(target, student, student_folder, choice, engines_folder)
+
+    def target_bench(self, target: Target) -> BenchResult:
+        return self.benchmarked(target, self.made(target)[2])
+
+    def target_result(self, target: Target) -> TargetResult:
+        student, choice, made = self.made(target)
         quality = self.quality(target, made, choice)
-        result = self.bench(target, made)
-        priced = self.cost(target, result, quality)
-        return TargetResult(
-            target, self.plan.for_target(target.id), student, choice, result, quality, priced, made.model_dump()
-        )
+        result = self.benchmarked(target, made)
+        priced = self.priced(target, result, quality)
+        plan = self.plan.for_target(target.id)
+        return TargetResult(target, plan, student, choice, result, quality, priced, made.model_dump())
 
     def document(self) -> dict[str, Any]:
         results = [self.target_result(t) for t in self.loaded.targets.values()]

@@ -28,6 +28,7 @@ class LoadedProject:
     path: Path
     targets: dict[str, Target]
     profiles: dict[str, HardwareProfile | None]  # by target id; None: this machine
+    incumbent: tuple[Target, HardwareProfile | None] | None = None
 
 
 def load_project(path: Path) -> LoadedProject:
@@ -41,9 +42,9 @@ def load_project(path: Path) -> LoadedProject:
     for index, name in enumerate(project.targets):
         target, profile = _target(name, path, lines, ("targets", index))
         targets[target.id], profiles[target.id] = target, profile
-    if project.incumbent.target is not None:
-        _target(project.incumbent.target, path, lines, ("incumbent", "target"))
-    return LoadedProject(project, path, targets, profiles)
+    named = project.incumbent.target
+    incumbent = _target(named, path, lines, ("incumbent", "target")) if named is not None else None
+    return LoadedProject(project, path, targets, profiles, incumbent)
 
 
 def load_target(name: str, where: str = "") -> tuple[Target, HardwareProfile | None]:

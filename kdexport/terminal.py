@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import logging
 import os
@@ -178,6 +179,7 @@ def following(log_file: Path | None = None) -> Iterator[Following]:
             file = logging.FileHandler(log_file, encoding="utf-8", delay=True)
             stack.enter_context(_logging_to(file, "%(asctime)s %(levelname)s %(name)s %(message)s", logging.INFO))
         lines = logging.StreamHandler(sys.stderr)
+        lines.addFilter(lambda record: not record.name.startswith("kdexport.measure"))  # every timing: for log.txt
         level = logging.WARNING if on_terminal else logging.INFO
         stack.enter_context(_logging_to(lines, "%(asctime)s %(message)s", level, "%H:%M:%S"))
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
@@ -202,13 +204,15 @@ def _logging_to(handler: logging.Handler, line: str, level: int, clock: str | No
 
 def _logged_progress(name: str) -> Callable[[int, int, str], None]:
     """A log line every ten seconds."""
-    started = said = time.monotonic()
+    first: tuple[float, int] | None = None  # a resumed stage does not begin at 0
+    said = time.monotonic()
 
     def tell(done: int, total: int, state: str) -> None:
-        nonlocal said
+        nonlocal first, said
         now = time.monotonic()
-        if done and now - said >= LOG_EVERY_SECONDS:
-            left = (now - started) * (total - done) / done
+        first = first or (now, done)
+        if done > first[1] and now - said >= LOG_EVERY_SECONDS:
+            left = (now - first[0]) * (total - done) / (done - first[1])
             log.info("%s: %d of %d, about %.0f s left %s", name, done, total, left, state)
             said = now
 
@@ -218,17 +222,24 @@ def _logged_progress(name: str) -> Callable[[int, int, str], None]:
 @contextlib.contextmanager
 def _bars() -> Iterator[Following]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class TimeLeft(ProgressColumn):
+        """Blank until it is known; rich's own column would show a bare clock."""
+
+        def render(self, task: Task) -> Text:
+            left = task.time_remaining
+            return Text("" if left is None else f"{datetime.timedelta(seconds=round(left))} left")
 
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[state]}", markup=False),
+        BarColumn(bar_width=20),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeLeft(),
+        TextColumn("{task.fields[state]}", markup=False),
     )
 
     def on_stage(name: str, seconds: float, cached: bool) -> None:
@@ -251,7 +262,7 @@ def _bar(progress: Progress, name: str) -> Callable[[int, int, str], None]:
 
 
 class _Status(logging.Handler):
-    """The latest log line as an endless bar: what is going on where a stage has no bar of its own."""
+    """The stage that works, as an endless bar: what is going on where a stage has no bar of its own."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__()
@@ -259,4 +270,6 @@ class _Status(logging.Handler):
         self.task = progress.add_task("starting", total=None, state="")
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.progress.update(self.task, description=self.format(record)[:60])
+        words = record.getMessage().split()
+        if words[0].startswith("stage=") and words[-1] == "started":
+            self.progress.update(self.task, description=words[0].removeprefix("stage="))

@@ -8,8 +8,10 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -358,15 +360,33 @@ def test_a_terminal_sees_bars_with_the_time_left(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     with terminal.following() as f:
-        tell = f.progress_for("label")
-        tell(1, 4, "rows")
+        logging.getLogger("kdexport.workspace").info("stage=%s key=%s started", "label", "abc")
+        tell = f.progress_for("rows")
+        for done in (1, 2, 3):
+            tell(done, 4, "loss 0.5")
+            time.sleep(0.12)
         f.on_stage("teach", 12.25, False)
         f.on_stage("plan", 0.01, True)
-        tell(4, 4, "rows")
-    assert "label" in screen.getvalue()
-    assert "left" in screen.getvalue()
-    assert "teach  12.2 s" in screen.getvalue()
-    assert "plan  " not in screen.getvalue()
+        tell(4, 4, "")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert re.search(r"rows .*0:00:0\d left loss 0.5", shown)
+    assert re.search(r"label .*0:00:00", shown)
+    assert "teach  12.2 s" in shown
+    assert "plan  " not in shown
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 5.0, 20.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with terminal.following() as f:
+        tell = f.progress_for("label")
+        for done in (100, 125, 200):  # it began at 100: taken up, not started
+            tell(done, 400, "")
+    assert [line.split(" ", 1)[1].strip() for line in screen.getvalue().splitlines()] == [
+        "label: 200 of 400, about 40 s left"
+    ]
 
 
 # --- after a run

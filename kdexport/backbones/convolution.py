@@ -4,6 +4,7 @@ Lin et al. 2017 for the pooling). On short text it beats a small transformer at 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -41,7 +42,7 @@ def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module
             self.embedding = nn.Embedding(spec.vocab_size, spec.embedding_size, padding_idx=PAD_ID)
             widths = [spec.embedding_size] + [spec.hidden_size] * spec.num_hidden_layers
             self.layers = nn.ModuleList(
-                nn.Conv1d(a, b, KERNEL_SIZE, padding=KERNEL_SIZE // 2) for a, b in zip(widths, widths[1:], strict=False)
+                nn.Conv1d(a, b, KERNEL_SIZE, padding=KERNEL_SIZE // 2) for a, b in pairwise(widths)
             )
             self.attention = nn.Linear(spec.hidden_size, 1)
             self.dropout = nn.Dropout(dropout)
@@ -64,7 +65,7 @@ def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module
 def cost(spec: Spec, num_classes: int, shape: InputShape) -> GraphCost:
     tokens = shape.batch * shape.tokens
     widths = [spec.embedding_size] + [spec.hidden_size] * spec.num_hidden_layers
-    convolutions = sum(KERNEL_SIZE * a * b + b for a, b in zip(widths, widths[1:], strict=False))
+    convolutions = sum(KERNEL_SIZE * a * b + b for a, b in pairwise(widths))
     classifier = 2 * spec.hidden_size * num_classes + num_classes
     params = spec.vocab_size * spec.embedding_size + convolutions + spec.hidden_size + 1 + classifier
     flops = 2.0 * (tokens * (convolutions + 3 * spec.hidden_size) + shape.batch * classifier)

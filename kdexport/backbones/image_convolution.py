@@ -41,7 +41,6 @@ def _layers(spec: Spec) -> list[tuple[int, int, bool]]:
 
 def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module:
     """forward: float32 pixels (B, channels, H, W), normalised -> float32 logits (B, C)."""
-    import torch
     from torch import nn
 
     class ImageConvolution(nn.Module):

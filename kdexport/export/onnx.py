@@ -36,7 +36,7 @@ def export_graph(
             str(temporary),
             input_names=list(names),
             output_names=[OUTPUT_NAME],
-            dynamic_axes={name: axes for name in names} | {OUTPUT_NAME: {0: "batch"}},
+            dynamic_axes=dict.fromkeys(names, axes) | {OUTPUT_NAME: {0: "batch"}},
             opset_version=OPSET,
             dynamo=False,
         )

@@ -75,7 +75,7 @@ class Data(Noun):
     test: Table | None = Field(default=None, description="absent: a tenth of train is held out")
     queries: tuple[Table, ...] = Field(default=(), description="production queries, unlabelled: the real distribution")
     unlabelled: tuple[Table, ...] = Field(default=(), description="further text or images for the teacher to label")
-    labelled: bool = Field(default=True, description="false: no true labels at all; quality is agreement with the teacher")
+    labelled: bool = Field(default=True, description="false: no true labels; quality is agreement with the teacher")
     dev_fraction: float = Field(default=0.1, gt=0, lt=0.5)
 
 

@@ -1,4 +1,4 @@
-"""bench: quality on the test set, once; then latency, interleaved with the teacher, or estimated for absent machines."""
+"""bench: quality on the test set, once; then latency, beside the teacher, or estimated for absent machines."""
 
 from __future__ import annotations
 
@@ -265,6 +265,14 @@ def estimate(
         speedup_model=Ratio(value=model, ci95=model_interval),
         notes=(f"latency on {profile.name} is estimated, not measured",),
     )
+
+
+def estimate_teacher(estimator: Estimator, cost: GraphCost, precision: Precision, size: int) -> Timed | None:
+    """The teacher alone on a machine that is not here; None where facts of it are missing."""
+    try:
+        return _estimated("teacher", estimator, cost, precision, size)
+    except Unsupported:
+        return None
 
 
 def _estimated(name: str, estimator: Estimator, cost: GraphCost, precision: Precision, size: int) -> Timed:

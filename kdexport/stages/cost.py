@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kdexport.nouns.bench import BenchResult, QualityResult, Timed
 from kdexport.nouns.cost import Capacity, CostLine, CostReport, Who
 from kdexport.nouns.profile import HardwareProfile
@@ -13,43 +15,54 @@ from kdexport.pricing.cost import compare, price
 VERSION = 1
 
 
+@dataclass(frozen=True)
+class Side:
+    """Where one model runs: its target, the device, how many of them answer at once, the tail of its latency."""
+
+    target: Target
+    profile: HardwareProfile
+    workers: int
+    tail_ratio: float | None
+
+
 def cost(
-    target: Target,
-    profile: HardwareProfile,
+    here: Side,
     bench: BenchResult,
     quality: QualityResult,
     quantised_quality: float | None,
     incumbent: Incumbent,
-    workers: int,
-    tail_ratio: float | None,
+    incumbent_side: Side,
+    incumbent_timed: Timed | None,
 ) -> CostReport | None:
-    """None where there is no student latency to price. The incumbent is the teacher on this target, or the bill."""
+    """None where there is no student latency to price. Without other word the incumbent is the teacher on this target;
+    a bill in the project replaces its modelled cost. All lines are priced at this target's traffic."""
     if bench.student is None:
         return None
     label = f"{quality.student.metric} on test"
 
-    def line(who: Who, timed: Timed | None, value: float | None, billed: float | None = None) -> CostLine:
-        found = _capacity(timed, target, workers, tail_ratio) if timed else None
+    def line(who: Who, side: Side, timed: Timed | None, value: float | None, billed: float | None = None) -> CostLine:
+        found = _capacity(timed, side) if timed else None
         words = label if value is not None else "not measured"
         return price(
             who,
-            target,
-            profile,
+            side.target,
+            side.profile,
             found,
-            traffic=target.traffic,
+            traffic=here.target.traffic,
             quality=value,
             quality_label=words,
             billed_usd_per_year=billed,
         )
 
-    student = line("student", bench.student, quality.student.value)
-    teacher = line("incumbent", bench.teacher, quality.teacher.value, incumbent.usd_per_year)
+    student = line("student", here, bench.student, quality.student.value)
+    teacher = line("incumbent", incumbent_side, incumbent_timed, quality.teacher.value, incumbent.usd_per_year)
     quantised = (
-        line("teacher_quantised", bench.teacher_quantised, quantised_quality) if bench.teacher_quantised else None
+        line("teacher_quantised", here, bench.teacher_quantised, quantised_quality) if bench.teacher_quantised else None
     )
     return compare(teacher, quantised, student)
 
 
-def _capacity(timed: Timed, target: Target, workers: int, tail_ratio: float | None) -> Capacity:
+def _capacity(timed: Timed, side: Side) -> Capacity:
     service = timed.estimate if timed.estimate is not None else timed.service_ms
-    return capacity(service, target.objective, target.max_utilisation, workers, tail_ratio)
+    objective, ceiling = side.target.objective, side.target.max_utilisation
+    return capacity(service, objective, ceiling, side.workers, side.tail_ratio)

@@ -168,13 +168,16 @@ def _try(
     found = _logits(engine, inputs.name, inputs.parity, 1)
     parity = compare_logits(inputs.torch_parity, found)
     problem = parity_problem(parity, precision, inputs.torch_parity)
+    if problem:  # not scored: its logits may be NaN, which no metric takes
+        log.info("engine=%s/%s %s", runtime_name, precision, problem)
+        return EngineResult(**built, parity=parity, reason=problem), None
     dev_logits = _logits(engine, inputs.name, inputs.dev, QUALITY_BATCH)
     assert dataset.dev.labels is not None
     threshold = fit_threshold(metric, dev_logits, dataset.dev.labels, dataset.classes)
     quality = score(metric, dev_logits, dataset.dev.labels, dataset.classes, threshold)
-    result = EngineResult(**built, quality=quality, parity=parity, reason=problem)
-    log.info("engine=%s/%s dev_quality=%.4f %s", runtime_name, precision, quality, problem)
-    return result, None if problem else _Checked(result, path, engine, dev_logits, quality)
+    result = EngineResult(**built, quality=quality, parity=parity)
+    log.info("engine=%s/%s dev_quality=%.4f", runtime_name, precision, quality)
+    return result, _Checked(result, path, engine, dev_logits, quality)
 
 
 def _logits(engine: Engine, name: str, encoded: Encoded, batch: int) -> np.ndarray:

@@ -101,7 +101,7 @@ class Teachers:
         engine, member = self.engines[index], self.members[index]
         if engine is None:
             answer = teacher_kind(member.kind).answer(self.sources[index], member, inputs)
-            return answer[:, self.columns[index]]
+            return np.ascontiguousarray(answer[:, self.columns[index]])
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         result = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
         for start in range(0, len(order), BATCH_ROWS):

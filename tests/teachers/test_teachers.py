@@ -451,3 +451,9 @@ def test_the_seed_of_a_fit_decides_its_weights(tmp_path: Path) -> None:
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert one == same != other
+
+
+def test_logits_are_contiguous_whatever_the_order_of_the_classes(tmp_path: Path, module: Callable[[str], str]) -> None:
+    """A file format that writes the buffer as it lies would scramble others."""
+    source = TeacherSource(function=module(REVERSED), labels=("refund", "pay", "card"))
+    assert opened(tmp_path / "out", source).logits(TEXTS).flags.c_contiguous
