@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kdexport.errors import BadInput
 from kdexport.nouns.project import Data, Table
 from kdexport.storage.files import sha256_bytes
-from kdexport.storage.tables import InputKind, Raw, Rows, read_rows
+from kdexport.storage.tables import InputKind, Raw, Rows, read_rows, require_pictures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,10 +45,10 @@ class Dataset:
 def read_dataset(data: Data, kind: InputKind, teacher_classes: Callable[[], tuple[str, ...]]) -> Dataset:
     """teacher_classes: asked only where the data has no labels. Raises BadInput for one class only, a test label that
     train lacks, or too few rows."""
-    train = read_rows(data.train, kind, labelled=data.labelled)
+    train = _read(data.train, kind, data.labelled)
     classes = tuple(sorted(set(train.labels))) if train.labels is not None else teacher_classes()
     if len(classes) < 2:
-        raise BadInput(f"{data.train.path}: only one class ('{classes[0]}'); at least two are wanted")
+        raise BadInput(f"{data.train.path}: only one class ('{classes[0]}'); at least two are wanted: add rows of another")
     index = {name: i for i, name in enumerate(classes)}
     warnings: list[str] = []
     if data.test is not None:
@@ -66,6 +66,13 @@ def read_dataset(data: Data, kind: InputKind, teacher_classes: Callable[[], tupl
     return Dataset(classes, rest, dev, test, unlabelled, held.inputs, tuple(warnings), digest)
 
 
+def _read(table: Table, kind: InputKind, labelled: bool) -> Rows:
+    rows = read_rows(table, kind, labelled=labelled)
+    if kind == "image":
+        require_pictures(rows)
+    return rows
+
+
 def _split_of(rows: Rows, index: dict[str, int]) -> Split:
     import numpy as np
 
@@ -75,14 +82,14 @@ def _split_of(rows: Rows, index: dict[str, int]) -> Split:
 
 
 def _test_split(data: Data, table: Table, kind: InputKind, index: dict[str, int]) -> Split:
-    rows = read_rows(table, kind, labelled=data.labelled)
+    rows = _read(table, kind, data.labelled)
     if rows.labels is None:
         return Split(rows.inputs, None)
     foreign = sorted({label for label in rows.labels if label not in index})
     if foreign:
         row = next(i for i, label in enumerate(rows.labels) if label == foreign[0])
         raise BadInput(
-            f"{table.path}: row {row + 1}: label '{foreign[0]}' is not in {data.train.path}"
+            f"{rows.places[row]}: label '{foreign[0]}' is not in {data.train.path}"
             f" ({len(foreign)} such label{'s' if len(foreign) > 1 else ''}); add training rows, or remove them"
         )
     return _split_of(rows, index)
@@ -112,7 +119,7 @@ def _row_hash(salt: str, raw: Raw) -> str:
 
 def _unlabelled(tables: Sequence[Table], kind: InputKind) -> tuple[Raw, ...]:
     """Distinct rows, in order."""
-    return tuple(dict.fromkeys(raw for table in tables for raw in read_rows(table, kind, labelled=False).inputs))
+    return tuple(dict.fromkeys(raw for table in tables for raw in _read(table, kind, False).inputs))
 
 
 def _leaks(train: Split, test: Split) -> list[str]:

@@ -206,6 +206,9 @@ class Run:
     def teach_folder(self) -> Path:
         return self.workspace.folder_of("teach", teach.VERSION, self.teach_inputs)
 
+    def check_teachers(self) -> None:
+        teach.check(self.project, self.dataset, self.training_threads)
+
     def open_teachers(self) -> Teachers:
         from kdexport.teachers._run import Teachers
 
@@ -626,7 +629,9 @@ def open_run(
 
 def plan(project: str | Path, out: str | Path = "kdexport-run") -> Plan:
     """Size students for every target of a project; nothing is trained."""
-    return open_run(Path(project), Path(out)).plan
+    this = open_run(Path(project), Path(out))
+    this.check_teachers()
+    return this.plan
 
 
 def run(
@@ -644,6 +649,7 @@ def run(
     with this.workspace.locked():
         if remeasure:
             this.workspace.forget_decisions()
+        this.check_teachers()
         document = this.document()
         write_report(document, this.workspace.out)
     return document

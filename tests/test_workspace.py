@@ -39,9 +39,7 @@ def test_a_finished_stage_is_read_and_not_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "inputs"), [(2, ["rows"]), (1, ["other rows"])])
-def test_another_version_or_other_inputs_make_the_stage_again(
-    tmp_path: Path, version: int, inputs: list[str]
-) -> None:
+def test_another_version_or_other_inputs_make_the_stage_again(tmp_path: Path, version: int, inputs: list[str]) -> None:
     make, workspace = Counter(), Workspace(tmp_path)
     workspace.stage("label", 1, ["rows"], Figure, make)
     workspace.stage("label", version, inputs, Figure, make)

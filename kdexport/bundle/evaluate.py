@@ -16,7 +16,7 @@ from kdexport.nouns.manifest import Manifest
 from kdexport.nouns.measurement import Interval
 from kdexport.nouns.metric import Abstention, Metric
 from kdexport.nouns.project import Table
-from kdexport.storage.tables import read_rows
+from kdexport.storage.tables import read_rows, require_pictures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,9 @@ def evaluate(bundle: Path, table: Table, metric: Metric | None = None) -> Evalua
     metric = _metric(metric, manifest)
     rows = read_rows(table, manifest.preprocessor.kind, labelled=True)
     assert rows.labels is not None
-    labels = _indices(rows.labels, manifest.labels, table.path)
+    if manifest.preprocessor.kind == "image":
+        require_pictures(rows)
+    labels = _indices(rows.labels, manifest.labels, rows.places)
     predictor = load_predictor(bundle)
     logits = np.concatenate([predictor.logits([raw]) for raw in rows.inputs])
     threshold = manifest.abstain_below
@@ -88,13 +90,13 @@ def _metric(metric: Metric | None, manifest: Manifest) -> Metric:
     return found
 
 
-def _indices(labels: Sequence[str], classes: Sequence[str], path: str) -> np.ndarray:
+def _indices(labels: Sequence[str], classes: Sequence[str], places: Sequence[str]) -> np.ndarray:
     import numpy as np
 
     index = {name: i for i, name in enumerate(classes)}
-    for row, label in enumerate(labels, 1):
+    for label, place in zip(labels, places, strict=True):
         if label not in index:
-            raise unknown_name("label", label, classes, f"{path}: row {row}")
+            raise unknown_name("label", label, classes, place)
     return np.array([index[label] for label in labels], dtype=np.int64)
 
 

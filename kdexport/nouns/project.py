@@ -65,7 +65,7 @@ class TeacherSource(Noun):
 class Table(Noun):
     """Rows: CSV, JSONL, JSON, Parquet, or a folder per class. `file.json#key` reads one member of a JSON object."""
 
-    path: str
+    path: str = Field(description="file, folder, or file.json#key")
     input: str | None = Field(default=None, description="column of the text or image; guessed if absent")
     label: str | None = Field(default=None, description="column of the class; guessed if absent")
 
@@ -76,20 +76,20 @@ class Data(Noun):
     queries: tuple[Table, ...] = Field(default=(), description="production queries, unlabelled: the real distribution")
     unlabelled: tuple[Table, ...] = Field(default=(), description="further text or images for the teacher to label")
     labelled: bool = Field(default=True, description="false: no true labels; quality is agreement with the teacher")
-    dev_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    dev_fraction: float = Field(default=0.1, gt=0, lt=0.5, description="of train, held out for every choice")
 
 
 class Training(Noun):
     """None: kdexport decides from the data."""
 
-    epochs: int | None = Field(default=None, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
+    epochs: int | None = Field(default=None, ge=1, description="passes over all teacher-labelled rows")
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits before the softmax")
     hard_weight: float = Field(default=0.1, ge=0, le=1, description="weight of cross-entropy to the true labels")
-    loss: str = "kl"
+    loss: str = Field(default="kl", description="a file of kdexport/losses/")
     augment_per_row: int | None = Field(default=None, ge=0, description="teacher-labelled variants of each row")
-    learning_rate: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=128, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    learning_rate: float | None = Field(default=None, gt=0, description="peak of the schedule")
+    batch_size: int = Field(default=128, ge=1, description="rows a step")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="while training")
 
 
 class Incumbent(Noun):
@@ -100,17 +100,23 @@ class Incumbent(Noun):
 
 
 class Project(Noun):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    task: str
-    teachers: tuple[TeacherSource, ...] = Field(min_length=1)
+    """The one file that a user writes."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="stands in reports and manifests")
+    task: str = Field(description="a file of kdexport/tasks/")
+    teachers: tuple[TeacherSource, ...] = Field(min_length=1, description="several make a weighted ensemble")
     data: Data
     metric: Metric = Metric()
     targets: tuple[str, ...] = Field(min_length=1, description="ids, or paths of target files")
     incumbent: Incumbent = Incumbent()
     min_retention: float = Field(default=0.97, gt=0, le=1.5, description="student's quality over the teacher's")
-    max_params: int | None = Field(default=None, gt=0)
-    prefer: Literal["cheapest", "quality"] = "cheapest"
-    gate: Literal["point", "lower_bound"] = "point"
+    max_params: int | None = Field(default=None, gt=0, description="numbers in the student's graph, at most")
+    prefer: Literal["cheapest", "quality"] = Field(
+        default="cheapest", description="cheapest that reaches min_retention, or best quality within the limits"
+    )
+    gate: Literal["point", "lower_bound"] = Field(
+        default="point", description="what must reach min_retention: the estimate, or its 95 % interval's lower end"
+    )
     training: Training = Training()
     threads: int = Field(default=1, ge=1, description="threads of every engine, in bench and in the bundle")
-    seed: int = 0
+    seed: int = Field(default=0, description="of initialisation, batches and augmentation")

@@ -51,6 +51,15 @@ def compute_capability(profile: HardwareProfile) -> tuple[int, int] | None:
     return (int(parts[1]), int(parts[2])) if parts else None
 
 
+def compute_capability_here() -> tuple[int, int] | None:
+    """Of the first GPU of this machine, by torch; None without one."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return torch.cuda.get_device_capability(0) if torch.cuda.is_available() else None
+
+
 def not_an_nvidia_gpu(profile: HardwareProfile) -> str | None:
     """Why neither TensorRT can serve the device, or None."""
     lowest = "{}.{}".format(*LOWEST_COMPUTE_CAPABILITY)

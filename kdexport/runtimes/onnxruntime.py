@@ -36,6 +36,11 @@ def unsupported(precision: Precision, profile: HardwareProfile) -> str | None:
     return None if precision in PRECISIONS else f"{precision} is not offered by ONNX Runtime on CPUs; fp32 and int8 are"
 
 
+def only_there(profile: HardwareProfile) -> str | None:
+    """A graph runs anywhere."""
+    return None
+
+
 def build(graph: Path, precision: Precision, folder: Path, calibration: Sequence[Feeds]) -> Path:
     """fp32: the graph as it is. int8: a quantised copy in `folder`."""
     if precision == "fp32":
@@ -55,5 +60,6 @@ def open_engine(path: Path, threads: int) -> OnnxRuntimeEngine:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads > 1 else "1")
     options.log_severity_level = 3
     return OnnxRuntimeEngine(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))

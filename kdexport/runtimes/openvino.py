@@ -55,6 +55,11 @@ def unsupported(precision: Precision, profile: HardwareProfile) -> str | None:
     return None
 
 
+def only_there(profile: HardwareProfile) -> str | None:
+    """A graph runs anywhere."""
+    return None
+
+
 def build(graph: Path, precision: Precision, folder: Path, calibration: Sequence[Feeds]) -> Path:
     """fp32: the graph as it is. bf16, int8: OpenVINO's format in `folder`, an .xml (returned) and a .bin beside it.
 

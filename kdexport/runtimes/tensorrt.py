@@ -27,6 +27,15 @@ def unsupported(precision: Precision, profile: HardwareProfile) -> str | None:
     return _not_offered(precision)
 
 
+def only_there(profile: HardwareProfile) -> str | None:
+    """Unless a GPU of the profile's compute capability is in this machine, which runs on the same host CPU."""
+    wanted, found = _tensorrt_build.compute_capability(profile), _tensorrt_build.compute_capability_here()
+    if found is not None and found == wanted:
+        return None
+    here = f"a GPU of compute capability {found[0]}.{found[1]}" if found else "no GPU"
+    return f"an engine is bound to the GPU that builds it, and here is {here}: the bundle's build.py builds it there"
+
+
 def build(graph: Path, precision: Precision, folder: Path, calibration: Sequence[Feeds]) -> Path:
     """An engine for the GPU of this machine. Raises BuildFailed, MissingPackage, Unsupported without a GPU."""
     if reason := _not_offered(precision):

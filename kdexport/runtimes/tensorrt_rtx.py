@@ -36,6 +36,11 @@ def unsupported(precision: Precision, profile: HardwareProfile) -> str | None:
     return _not_offered(precision)
 
 
+def only_there(profile: HardwareProfile) -> str | None:
+    """Engines are built ahead of time, for compute capabilities, not for one card."""
+    return None
+
+
 def build(graph: Path, precision: Precision, folder: Path, calibration: Sequence[Feeds]) -> Path:
     """One engine for every GPU in PORTABLE_TO; needs no GPU. Raises BuildFailed, MissingPackage."""
     if reason := _not_offered(precision):

@@ -155,7 +155,9 @@ def _try(
 ) -> tuple[EngineResult, _Checked | None]:
     """Build, check parity, score on dev. The reason says why a cell cannot be had, or why it is left."""
     runtime = load_runtime(runtime_name)
-    reason = runtime.unsupported(precision, profile) or (runtime.missing() and f"not installed: {runtime.missing()}")
+    reason = runtime.unsupported(precision, profile) or (
+        runtime.only_there(profile) or (runtime.missing() and f"not installed: {runtime.missing()}")
+    )
     if reason:
         return EngineResult(runtime=runtime_name, precision=precision, reason=reason), None
     built: dict[str, Any] = {"runtime": runtime_name, "precision": precision}

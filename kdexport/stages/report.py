@@ -258,15 +258,21 @@ def _training(results: Sequence[TargetResult]) -> list[dict[str, Any]]:
 
 
 def _decision(project: Project, results: Sequence[TargetResult]) -> str:
-    parts = []
-    for r in results:
-        retention = r.quality.retention
-        faster = ""
-        if r.bench.speedup and r.bench.student:
-            faster = f", {r.bench.speedup.value:.1f}x faster ({r.bench.student.end_to_end.kind})"
-        saving = r.cost.saving_usd_per_year if r.cost else None
-        money = f", saves {saving:,.0f} USD a year (estimated)" if saving is not None else ""
-        parts.append(
-            f"{r.target.id}: keeps {retention.value:.1%} of the teacher's {project.metric.name}{faster}{money}"
-        )
+    parts = [_decision_for(project, r) for r in results]
     return "; ".join(parts) + "."
+
+
+def _decision_for(project: Project, r: TargetResult) -> str:
+    words = f"{r.target.id}: keeps {r.quality.retention.value:.1%} of the teacher's {project.metric.name}"
+    if r.bench.speedup and r.bench.student:
+        words += f", {r.bench.speedup.value:.1f}x faster ({r.bench.student.end_to_end.kind})"
+    if r.cost is None or r.cost.saving_usd_per_year is None:
+        return words
+    saving, peak = r.cost.saving_usd_per_year, r.target.traffic.peak_requests_per_s
+    if saving > 0:
+        return words + f", saves ${saving:,.0f} a year (estimated)"
+    if saving < 0:
+        return words + f", costs ${-saving:,.0f} a year more (estimated)"
+    zero = r.cost.zero_saving_requests_per_s
+    above = f"; it saves above {zero:,.0f} requests/s" if zero else ""
+    return words + f", saves nothing at a peak of {peak:g} requests/s (estimated{above})"

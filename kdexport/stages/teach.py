@@ -19,17 +19,7 @@ def teach(
     project: Project, dataset: Dataset, threads: int, folder: Path, progress_for: Callable[[str], Progress] | None
 ) -> TeacherSet:
     """Members in the project's order, each in a folder of its own below `folder`."""
-    if any(t.fit for t in project.teachers) and dataset.train.labels is None:
-        raise BadInput("teachers: a teacher cannot be fitted on unlabelled data; data.labelled is false")
-    context = TeacherContext(
-        project=project,
-        classes=dataset.classes,
-        train_inputs=dataset.train.inputs,
-        train_labels=dataset.train.labels,
-        dev_inputs=dataset.dev.inputs,
-        dev_labels=dataset.dev.labels,
-        threads=threads,
-    )
+    context = _context(project, dataset, threads)
     members = []
     for index, source in enumerate(project.teachers):
         own = folder / f"member-{index}"
@@ -39,6 +29,28 @@ def teach(
             fit.fit(source.fit, context, own, progress)
         members.append(_relative_to(own.name, teacher_kind(source.kind).ready(source, context, own)))
     return TeacherSet(members=tuple(members))
+
+
+def check(project: Project, dataset: Dataset, threads: int) -> None:
+    """Raises what is wrong with any teacher and can be told at once: before the machine is calibrated, and before
+    the first of several is fitted for an hour."""
+    if any(t.fit for t in project.teachers) and dataset.train.labels is None:
+        raise BadInput("teachers: a teacher cannot be fitted on unlabelled data; data.labelled is false")
+    context = _context(project, dataset, threads)
+    for source in project.teachers:
+        teacher_kind(source.kind).check(source, context)
+
+
+def _context(project: Project, dataset: Dataset, threads: int) -> TeacherContext:
+    return TeacherContext(
+        project=project,
+        classes=dataset.classes,
+        train_inputs=dataset.train.inputs,
+        train_labels=dataset.train.labels,
+        dev_inputs=dataset.dev.inputs,
+        dev_labels=dataset.dev.labels,
+        threads=threads,
+    )
 
 
 def _relative_to(folder: str, member: TeacherMember) -> TeacherMember:

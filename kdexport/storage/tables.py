@@ -27,6 +27,7 @@ class Rows:
     inputs: tuple[Raw, ...]
     labels: tuple[str, ...] | None
     columns: tuple[str, str | None]  # which columns were read: (input, label)
+    places: tuple[str, ...]  # where each row stands: file and line, or the file of a folder per class
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -48,7 +49,26 @@ def read_rows(table: Table, kind: InputKind, *, labelled: bool) -> Rows:
     labels = None
     if label_column is not None:
         labels = tuple(_label(record.get(label_column), path, line, label_column) for line, record in records)
-    return Rows(inputs, labels, (input_column, label_column))
+    return Rows(inputs, labels, (input_column, label_column), tuple(f"{path}:{line}" for line, _ in records))
+
+
+def require_pictures(rows: Rows) -> None:
+    """That each input looks like a picture: its head is read, and a PNG's checksums; nothing is decoded.
+
+    Raises BadInput with the place of the first that does not."""
+    import io
+
+    from PIL import Image
+
+    for raw, place in zip(rows.inputs, rows.places, strict=True):
+        assert isinstance(raw, bytes)
+        try:
+            with Image.open(io.BytesIO(raw)) as picture:
+                picture.verify()
+        except Exception as e:  # Pillow's readers raise a dozen unrelated classes for bytes that are no picture
+            raise BadInput(
+                f"{place}: not a whole picture that Pillow can read ({len(raw):,} bytes); replace it or remove the row"
+            ) from e
 
 
 def _split_member(text: str) -> tuple[Path, str | None]:
@@ -214,4 +234,5 @@ def _read_class_folders(folder: Path, labelled: bool) -> Rows:
     if not files:
         raise BadInput(f"{folder}: no images in sub-folders; a folder per class is wanted")
     inputs = tuple(_image_file(p, folder, number) for number, p in enumerate(files, 1))
-    return Rows(inputs, tuple(p.parent.name for p in files) if labelled else None, ("file", "folder"))
+    labels = tuple(p.parent.name for p in files) if labelled else None
+    return Rows(inputs, labels, ("file", "folder"), tuple(map(str, files)))

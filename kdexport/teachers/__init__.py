@@ -1,6 +1,7 @@
 """Teachers: `teachers/KIND.py` makes a TeacherSource of that KIND ready to answer, as a TeacherMember.
 
 Each module offers
+    check(source, context): raises what can be known to be wrong with it at once, before minutes of work
     ready(source, context, folder) -> TeacherMember, its files written to `folder`
     content(source) -> hash of all that its answers depend on, told before it is made ready
 and, where the member is no ONNX graph,
@@ -38,6 +39,7 @@ class TeacherContext:
 
 
 class TeacherKind(Protocol):
+    def check(self, source: TeacherSource, context: TeacherContext) -> None: ...
     def ready(self, source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember: ...
     def content(self, source: TeacherSource) -> str: ...
     def answer(self, source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray: ...

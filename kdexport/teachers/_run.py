@@ -92,7 +92,7 @@ class Teachers:
         probability of an ensemble. Rows are batched by length, so the same list gives the same bits."""
         answers = [self._member_logits(i, inputs) for i in range(len(self.members))]
         for answer, member in zip(answers, self.members, strict=True):
-            _require_finite(answer, member)
+            _require_finite(answer, member, inputs)
         return answers[0] if len(answers) == 1 else combine(answers, [m.weight for m in self.members])
 
     def _member_logits(self, index: int, inputs: Sequence[Raw]) -> np.ndarray:
@@ -101,13 +101,23 @@ class Teachers:
         engine, member = self.engines[index], self.members[index]
         if engine is None:
             answer = teacher_kind(member.kind).answer(self.sources[index], member, inputs)
-            return np.ascontiguousarray(answer[:, self.columns[index]])
+            return np.ascontiguousarray(self._in_order(answer, index))
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         result = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
         for start in range(0, len(order), BATCH_ROWS):
             rows = order[start : start + BATCH_ROWS]
-            result[rows] = engine.logits([inputs[i] for i in rows])[:, self.columns[index]]
+            result[rows] = self._in_order(engine.logits([inputs[i] for i in rows]), index)
         return result
+
+    def _in_order(self, answer: np.ndarray, index: int) -> np.ndarray:
+        """The project's classes of a member's answer. Raises BadInput where it has other outputs than names."""
+        member = self.members[index]
+        if answer.shape[1:] != (len(member.classes),):
+            raise BadInput(
+                f"teacher {member.source}: answers with shape {answer.shape}, but {len(member.classes)} classes are "
+                "named; give 'labels' in the project file: every output's class, in order"
+            )
+        return answer[:, self.columns[index]]
 
 
 def combine(answers: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
@@ -121,11 +131,17 @@ def combine(answers: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarr
     return np.log(np.maximum(total, 1e-12)).astype(np.float32)
 
 
-def _require_finite(logits: np.ndarray, member: TeacherMember) -> None:
+def _require_finite(logits: np.ndarray, member: TeacherMember, inputs: Sequence[Raw]) -> None:
     import numpy as np
 
-    if not np.isfinite(logits).all():
-        raise BadInput(f"teacher {member.source}: {int((~np.isfinite(logits)).any(1).sum())} answers are not finite")
+    wrong = np.flatnonzero(~np.isfinite(logits).all(1))
+    if len(wrong):
+        first = inputs[wrong[0]]
+        raise BadInput(
+            f"teacher {member.source}: {len(wrong)} answers are not finite numbers, the first to "
+            + (f"'{first[:60]}'" if isinstance(first, str) else f"a picture of {len(first):,} bytes")
+            + "; correct the teacher, or leave such rows out"
+        )
     if logits.size and float(np.ptp(logits)) == 0.0:
         raise BadInput(
             f"teacher {member.source}: gives the same score for every class and input; are its weights zero?"

@@ -38,6 +38,12 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
     return member.model_copy(update={"kind": "fit", "source": _described(source), "name": _described(source)})
 
 
+def check(source: TeacherSource, context: TeacherContext) -> None:
+    """The base model's files; a backbone's spec is parsed where it is sized, before any work."""
+    if source.fit and source.fit.base:
+        model.check_base(source.fit.base)
+
+
 def content(source: TeacherSource) -> str:
     """Of the base model; a backbone's spec stands in the project itself."""
     base = source.fit.base if source.fit else None
@@ -72,8 +78,6 @@ def _fine_tune(
 
     if load_task(context.project.task).input_kind != "text":
         raise Unsupported("a base model can be fine-tuned for text; for images give 'spec' (a backbone)")
-    if not (base / "config.json").is_file():
-        raise BadInput(f"{base / 'config.json'}: no such file; the base is a Hugging Face model folder")
     torch.manual_seed(settings.seed)
     network = model.load_classifier(base, num_labels=len(context.classes))
     limit = model.write_tokenizer(base, out)

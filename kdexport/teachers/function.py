@@ -23,19 +23,23 @@ if TYPE_CHECKING:
 
 def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
     assert source.function is not None
-    _load(source.function)
-    classes = source.labels or context.classes
-    columns_for(classes, context.classes, source.function)
+    check(source, context)
     return TeacherMember(
         kind="function",
         name=source.function,
-        classes=tuple(classes),
+        classes=source.labels or context.classes,
         weight=source.weight,
         source=source.function,
         sha256=content(source),
         seen_dev="train" in source.trained_on,
         licence=source.licence,
     )
+
+
+def check(source: TeacherSource, context: TeacherContext) -> None:
+    assert source.function is not None
+    _load(source.function)
+    columns_for(source.labels or context.classes, context.classes, source.function)
 
 
 def content(source: TeacherSource) -> str:
@@ -54,10 +58,14 @@ def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) 
     import numpy as np
 
     assert source.function is not None
-    logits = np.asarray(_load(source.function)(list(inputs)), dtype=np.float32)
+    function = _load(source.function)
+    try:
+        logits = np.asarray(function(list(inputs)), dtype=np.float32)
+    except Exception as e:  # the user's code may raise anything: it is theirs to mend
+        raise BadInput(f"teacher {source.function}: raised {e!r}; correct it, KDEXPORT_DEBUG=1 shows where") from e
     wanted = (len(inputs), len(member.classes))
-    if logits.shape != wanted or not np.isfinite(logits).all():
-        raise BadInput(f"teacher {source.function}: finite logits of shape {wanted} are wanted, found {logits.shape}")
+    if logits.shape != wanted:
+        raise BadInput(f"teacher {source.function}: logits of shape {wanted} are wanted, found {logits.shape}")
     return logits
 
 
@@ -67,7 +75,12 @@ def _load(name: str) -> Callable[[list[Any]], Any]:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as e:
-        raise BadInput(f"teacher function '{name}' cannot be loaded ({e}); write it as module:function") from e
+        raise BadInput(
+            f"teacher function '{name}' cannot be loaded ({e}); write it as module:function, the module on PYTHONPATH "
+            f"or in the current folder ({os.getcwd()})"
+        ) from e
+    except Exception as e:  # the user's module may raise anything while it is imported
+        raise BadInput(f"teacher function '{name}': its module raised {e!r}; KDEXPORT_DEBUG=1 shows where") from e
     if not callable(function):
         raise BadInput(f"teacher function '{name}' is not callable")
     return function  # type: ignore[no-any-return]

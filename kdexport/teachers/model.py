@@ -28,12 +28,40 @@ FUSION_TOLERANCE = 1e-3  # largest difference of a logit that the fused graph ma
 
 def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
     """Export the folder as ONNX (fused where that changes nothing). Raises BadInput, Damaged or Unsupported."""
+    check(source, context)
+    assert source.model is not None
+    if (source.model / "spec.json").is_file():
+        return _own_model(source, context, folder)
+    return _sequence_classifier(source, context, folder)
+
+
+def check(source: TeacherSource, context: TeacherContext) -> None:
+    """Files, their formats and class names, without loading the model. Raises as `ready`."""
     assert source.model is not None
     if not source.model.is_dir():
         raise BadInput(f"{source.model}: no such folder; a teacher folder holds config.json and model.safetensors")
     if (source.model / "spec.json").is_file():
-        return _own_model(source, context, folder)
-    return _sequence_classifier(source, context, folder)
+        _refuse_pickle(source.model)
+        columns_for(read_json(source.model / "labels.json"), context.classes, str(source.model))
+        return
+    names = read_config(source.model).get("id2label") or {}
+    _refuse_pickle(source.model)
+    _tokenizer_file(source.model)
+    if source.labels and names and len(source.labels) != len(names):
+        raise BadInput(
+            f"{source.model}: labels: {len(source.labels)} names are given, the model has {len(names)} outputs; "
+            "name every output, in order"
+        )
+    if source.labels or names:
+        columns_for(source.labels or tuple(names.values()), context.classes, str(source.model))
+
+
+def check_base(folder: Path) -> None:
+    """A folder to fine-tune: any architecture, but weights and tokenizer. Raises BadInput, Damaged."""
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{folder / 'config.json'}: no such file; the base is a Hugging Face model folder")
+    _refuse_pickle(folder)
+    _tokenizer_file(folder)
 
 
 def content(source: TeacherSource) -> str:
@@ -145,7 +173,7 @@ def _weights_file(folder: Path) -> Path:
     for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
         if (folder / name).is_file():
             return folder / name
-    raise BadInput(f"{folder}: no model.safetensors")
+    raise BadInput(f"{folder}: no model.safetensors; save the model with safe_serialization=True")
 
 
 def _refuse_pickle(folder: Path) -> None:
@@ -178,12 +206,16 @@ def weights_hash(folder: Path) -> str:
     return content_key([(p.name, sha256_file(p)) for p in files])
 
 
-def write_tokenizer(model: Path, folder: Path) -> int:
-    """Copy the tokenizer as one tokenizers file, its truncation set; returns the longest sequence."""
+def _tokenizer_file(model: Path) -> Path:
     path = model / "tokenizer.json"
     if not path.is_file():
         raise BadInput(f"{path}: no such file; save the tokenizer with a fast tokenizer (tokenizer.json)")
-    document = read_json(path)
+    return path
+
+
+def write_tokenizer(model: Path, folder: Path) -> int:
+    """Copy the tokenizer as one tokenizers file, its truncation set; returns the longest sequence."""
+    document = read_json(_tokenizer_file(model))
     config = read_json(model / "config.json")
     limit = min(int(config.get("max_position_embeddings") or MAX_LENGTH), MAX_LENGTH)
     if document.get("truncation"):
@@ -230,7 +262,6 @@ def _own_model(source: TeacherSource, context: TeacherContext, folder: Path) -> 
     from kdexport.backbones import backbone_of, count_params, parse_spec
 
     assert source.model is not None
-    _refuse_pickle(source.model)
     spec = parse_spec(read_json(source.model / "spec.json"), str(source.model / "spec.json"))
     classes = tuple(read_json(source.model / "labels.json"))
     columns_for(classes, context.classes, str(source.model))

@@ -23,27 +23,17 @@ MAX_LENGTH = 512
 
 
 def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
-    import onnx
-
     assert source.onnx is not None
-    if not source.onnx.is_file():
-        raise BadInput(f"{source.onnx}: no such ONNX file")
-    try:
-        model = onnx.load(str(source.onnx), load_external_data=False)
-        onnx.checker.check_model(str(source.onnx))
-    except Exception as e:  # onnx raises a dozen unrelated classes for a file that is no model
-        raise Damaged(f"{source.onnx}: not a valid ONNX model ({str(e).splitlines()[0]})") from e
-    classes = source.labels or context.classes
-    columns_for(classes, context.classes, str(source.onnx))
+    model = _checked(source, context)
     _copy_graph(source.onnx, folder / "teacher.onnx")
     weights = {i.name for i in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
-    is_text = load_task(context.project.task).input_kind == "text"
+    is_text = _is_text(context)
     preprocessor = _text_preprocessor(source.onnx, folder) if is_text else _image_preprocessor(inputs[0], context)
     return TeacherMember(
         kind="onnx",
         name=source.onnx.stem,
-        classes=tuple(classes),
+        classes=source.labels or context.classes,
         weight=source.weight,
         num_params=sum(_size(i.dims) for i in model.graph.initializer if i.data_type in (1, 10, 16)),
         graph="teacher.onnx",
@@ -55,6 +45,34 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
         seen_dev="train" in source.trained_on,
         licence=source.licence,
     )
+
+
+def check(source: TeacherSource, context: TeacherContext) -> None:
+    _checked(source, context)
+
+
+def _checked(source: TeacherSource, context: TeacherContext) -> Any:
+    """The graph, which is one, has as many outputs as classes are named, and a tokenizer where it needs one."""
+    import onnx
+
+    assert source.onnx is not None
+    if not source.onnx.is_file():
+        raise BadInput(f"{source.onnx}: no such ONNX file")
+    try:
+        model = onnx.load(str(source.onnx), load_external_data=False)
+        onnx.checker.check_model(str(source.onnx))
+    except Exception as e:  # onnx raises a dozen unrelated classes for a file that is no model
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise Damaged(f"{source.onnx}: not a valid ONNX model ({reason}); export or copy it again") from e
+    classes = source.labels or context.classes
+    columns_for(classes, context.classes, str(source.onnx))
+    if _is_text(context):
+        _tokenizer_file(source.onnx)
+    return model
+
+
+def _is_text(context: TeacherContext) -> bool:
+    return load_task(context.project.task).input_kind == "text"
 
 
 def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
@@ -95,13 +113,18 @@ def _copy_graph(graph: Path, path: Path) -> None:
 
 
 def _text_preprocessor(graph: Path, folder: Path) -> Preprocessor:
-    beside = graph.parent / "tokenizer.json"
-    if not beside.is_file():
-        raise BadInput(f"{beside}: a text teacher in ONNX needs its tokenizer.json beside it")
+    beside = _tokenizer_file(graph)
     shutil.copyfile(beside, folder / "tokenizer.json")
     truncation = read_json(beside).get("truncation") or {}
     limit = min(int(truncation.get("max_length", MAX_LENGTH)), MAX_LENGTH)
     return Preprocessor(kind="text", tokenizer="tokenizer.json", max_length=limit)
+
+
+def _tokenizer_file(graph: Path) -> Path:
+    beside = graph.parent / "tokenizer.json"
+    if not beside.is_file():
+        raise BadInput(f"{beside}: a text teacher in ONNX needs its tokenizer.json beside it")
+    return beside
 
 
 def _image_preprocessor(graph_input: Any, context: TeacherContext) -> Preprocessor:

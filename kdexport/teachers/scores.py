@@ -25,20 +25,31 @@ SMALLEST_PROBABILITY = 1e-7
 
 def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
     assert source.scores is not None
-    table = _read(source.scores)
-    classes = source.labels or tuple(sorted({c for scores in table.values() for c in scores}))
-    columns_for(classes, context.classes, str(source.scores))
-    _require(table, [*context.train_inputs, *context.dev_inputs], source.scores)
+    classes = _classes(source, context)
     return TeacherMember(
         kind="scores",
         name=source.scores.stem,
-        classes=tuple(classes),
+        classes=classes,
         weight=source.weight,
         source=str(source.scores),
         sha256=content(source),
         seen_dev="train" in source.trained_on,
         licence=source.licence,
     )
+
+
+def check(source: TeacherSource, context: TeacherContext) -> None:
+    _classes(source, context)
+
+
+def _classes(source: TeacherSource, context: TeacherContext) -> tuple[str, ...]:
+    """Of a file that scores every row of train and dev for every class of the data. Raises BadInput."""
+    assert source.scores is not None
+    table = _read(source.scores)
+    classes = source.labels or tuple(sorted({c for scores in table.values() for c in scores}))
+    columns_for(classes, context.classes, str(source.scores))
+    _require(table, [*context.train_inputs, *context.dev_inputs], source.scores)
+    return classes
 
 
 def content(source: TeacherSource) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ def make_labels(
     done = _progress(folder, key, shape)
     if done == 0:
         np.lib.format.open_memmap(folder / LOGITS, "w+", np.float32, shape).flush()
+        _reserve(folder / LOGITS)
     logits = np.lib.format.open_memmap(folder / LOGITS, "r+")
     for start in range(done, len(inputs), CHUNK_ROWS):
         chunk = inputs[start : start + CHUNK_ROWS]
@@ -59,6 +61,13 @@ def make_labels(
     write_json(folder / DONE, summary)
     (folder / PROGRESS).unlink(missing_ok=True)
     return open_labels(folder, key)
+
+
+def _reserve(path: Path) -> None:
+    """Claim every block of a sparse file now: on a full disk a write to mapped memory ends the process (SIGBUS),
+    here it is an OSError."""
+    with open(path, "r+b") as f:
+        os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
 
 
 def open_labels(folder: Path, key: str) -> SoftLabels:

@@ -34,7 +34,8 @@ def test_a_larger_teacher_is_never_easier_to_keep(params: int, teacher: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("params", "ratio", "measured"), [(700_000, 33, 1.001), (180_000, 126, 0.998), (908_000, 25, 0.971), (234_000, 97, 0.960)]
+    ("params", "ratio", "measured"),
+    [(700_000, 33, 1.001), (180_000, 126, 0.998), (908_000, 25, 0.971), (234_000, 97, 0.960)],
 )
 def test_the_interval_holds_every_retention_that_it_was_made_from(params: int, ratio: int, measured: float) -> None:
     """Banking77 at 1/33 and 1/126, a set of 64 intents at 1/25 and 1/97."""

@@ -92,7 +92,9 @@ def test_measuring_bf16_leaves_weights_statistics_gradients_and_chance_untouched
     assert decision.choice in decision.candidates
 
 
-@pytest.mark.parametrize(("seconds", "choice"), [({"fp32": 3.0, "bf16": 1.0}, "bf16"), ({"fp32": 1.05, "bf16": 1.0}, "fp32")])
+@pytest.mark.parametrize(
+    ("seconds", "choice"), [({"fp32": 3.0, "bf16": 1.0}, "bf16"), ({"fp32": 1.05, "bf16": 1.0}, "fp32")]
+)
 def test_bf16_is_taken_only_where_it_is_clearly_faster(
     monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], choice: str
 ) -> None:

@@ -56,7 +56,8 @@ def test_parquet_gives_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_a_member_of_a_json_object_is_read_by_its_name(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.json", json.dumps({"test": [["no", "x"]], "train": list(zip(TEXTS, LABELS, strict=True))}))
+    members = {"test": [["no", "x"]], "train": list(zip(TEXTS, LABELS, strict=True))}
+    path = write(tmp_path, "a.json", json.dumps(members))
     assert read(f"{path}#train").labels == LABELS
 
 

@@ -30,7 +30,9 @@ def test_pixels_are_those_of_what_ships_to_the_bit(kind: str) -> None:
     assert batch.tobytes() == runner.encode_batch(pictures).tobytes()
 
 
-@pytest.mark.parametrize(("kind", "mode", "channels"), [("grey", "L", 1), ("colour", "RGB", 3), ("grey and colour", "RGB", 3)])
+@pytest.mark.parametrize(
+    ("kind", "mode", "channels"), [("grey", "L", 1), ("colour", "RGB", 3), ("grey and colour", "RGB", 3)]
+)
 def test_the_mode_is_grey_only_where_every_picture_is(kind: str, mode: str, channels: int) -> None:
     prepared = task.prepare(PICTURES[kind], "", 0)
     assert prepared.preprocessor.mode == mode

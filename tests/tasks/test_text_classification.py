@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_sizes_worth_trying_are_exactly_what_preparing_gives(texts: list[str], t
 def test_a_smaller_vocabulary_keeps_the_most_frequent_pieces(texts: list[str], teacher_tokenizer: str) -> None:
     sizes = [*task.vocab_sizes(texts, teacher_tokenizer), 1]
     kept = [set(vocabulary(task.prepare(texts, teacher_tokenizer, size).tokenizer_json)) for size in sizes]
-    assert all(small <= large for large, small in zip(kept, kept[1:], strict=False))
+    assert all(small <= large for large, small in itertools.pairwise(kept))
     assert len(kept[-1]) < len(kept[0])
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +76,19 @@ def test_a_class_that_the_teacher_lacks_is_named() -> None:
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Write a module whose `answer` has the given body; returns its name."""
-    monkeypatch.syspath_prepend(str(tmp_path))
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Write a module whose `answer` has the given body into the working folder; returns its name."""
     monkeypatch.chdir(tmp_path)
 
     def write(body: str) -> str:
         name = f"teacher_{sha256_bytes((body + str(tmp_path)).encode())[:12]}"
         (tmp_path / f"{name}.py").write_text(f"import math\ndef answer(texts):\n    return {body}\n")
+        importlib.invalidate_caches()
         return f"{name}:answer"
 
-    return write
+    yield write
+    while str(tmp_path) in sys.path:
+        sys.path.remove(str(tmp_path))
 
 
 COUNT = "[[t.split().count(c) for c in ('card', 'pay', 'refund')] for t in texts]"
@@ -104,8 +108,8 @@ def test_a_functions_outputs_are_mapped_by_name(tmp_path: Path, module: Callable
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("[[0.0, math.nan, 1.0] for t in texts]", r"finite logits of shape \(4, 3\) are wanted"),
-        ("[[0.0, math.inf, 1.0] for t in texts]", r"finite logits of shape \(4, 3\) are wanted"),
+        ("[[0.0, math.nan, 1.0] for t in texts]", "4 answers are not finite"),
+        ("[[0.0, math.inf, 1.0] for t in texts]", "4 answers are not finite"),
         ("[[0.0, 1.0] for t in texts]", r"shape \(4, 3\) are wanted, found \(4, 2\)"),
         ("[[0.0, 1.0, 2.0]]", r"shape \(4, 3\) are wanted, found \(1, 3\)"),
         ("[[0.5, 0.5, 0.5] for t in texts]", "the same score for every class and input; are its weights zero"),
@@ -195,7 +199,8 @@ def test_a_row_that_is_no_score_is_named_with_its_line(tmp_path: Path, content: 
 
 
 def test_scores_that_are_not_numbers_are_refused_when_asked(tmp_path: Path) -> None:
-    source = write_scores(tmp_path / "s.jsonl", [{"text": t, "scores": dict.fromkeys(CLASSES, float("nan"))} for t in TEXTS])
+    scores = dict.fromkeys(CLASSES, float("nan"))
+    source = write_scores(tmp_path / "s.jsonl", [{"text": t, "scores": scores} for t in TEXTS])
     with pytest.raises(BadInput, match="4 answers are not finite"):
         opened(tmp_path / "out", source).logits(TEXTS)
 
@@ -447,7 +452,9 @@ def test_a_fitted_backbone_answers_and_has_not_seen_dev(tmp_path: Path) -> None:
 def test_the_seed_of_a_fit_decides_its_weights(tmp_path: Path) -> None:
     pictures = [picture("L", 8, 8, seed) for seed in range(12)]
     one, same, other = (
-        opened(tmp_path / name, fitted_source(seed=seed), task="image_classification", inputs=pictures).members[0].sha256
+        opened(tmp_path / name, fitted_source(seed=seed), task="image_classification", inputs=pictures)
+        .members[0]
+        .sha256
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert one == same != other
@@ -457,3 +464,8 @@ def test_logits_are_contiguous_whatever_the_order_of_the_classes(tmp_path: Path,
     """A file format that writes the buffer as it lies would scramble others."""
     source = TeacherSource(function=module(REVERSED), labels=("refund", "pay", "card"))
     assert opened(tmp_path / "out", source).logits(TEXTS).flags.c_contiguous
+
+
+def test_an_error_in_the_users_function_is_named_as_theirs(tmp_path: Path, module: Callable[[str], str]) -> None:
+    with pytest.raises(BadInput, match=r"teacher .*:answer: raised ZeroDivisionError.*correct it"):
+        opened(tmp_path / "out", TeacherSource(function=module("1 / 0"))).logits(TEXTS)

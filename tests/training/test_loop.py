@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,11 @@ def network() -> torch.nn.Module:
     """Dropout draws random numbers, batch normalisation keeps statistics: both must survive a kill."""
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Linear(WIDTH, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Dropout(0.4), torch.nn.Linear(8, CLASSES)
+        torch.nn.Linear(WIDTH, 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.4),
+        torch.nn.Linear(8, CLASSES),
     )
 
 
@@ -113,9 +118,10 @@ def test_a_training_killed_while_it_writes_a_checkpoint_resumes_to_the_same_bits
             raise Killed
         write(tensors, path, metadata)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(safetensors, "save_file", killed)
-        fit(tmp_path)
+        with pytest.raises(Killed):
+            fit(tmp_path)
     module, _, history = fit(tmp_path)
     assert bits(module) == undisturbed[0]
     assert history == undisturbed[2]
@@ -172,7 +178,7 @@ def test_every_row_is_seen_once_an_epoch_and_in_another_order_each_time(
     undisturbed: tuple[dict[str, bytes], list[list[int]], History],
 ) -> None:
     batches = undisturbed[1]
-    epochs = [sum(batches[i : i + 5], []) for i in (0, 5, 10)]
+    epochs = [list(itertools.chain(*batches[i : i + 5])) for i in (0, 5, 10)]
     assert all(sorted(epoch) == list(range(ROWS)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
@@ -190,7 +196,7 @@ def test_the_learning_rate_warms_up_then_falls_to_zero() -> None:
     shares = [loop._rate_share(step, 100) for step in range(100)]
     assert shares[0] == pytest.approx(0.1)
     assert max(shares) == shares[9] == shares[10] == 1.0
-    assert all(a > b for a, b in zip(shares[10:], shares[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(shares[10:]))
     assert shares[-1] < 0.001
 
 
