@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,10 +221,13 @@ def evaluate(
     """Quality of a bundle on new labelled data, with intervals. Raw request in, answer out."""
     from kdexport import listing, project_file
     from kdexport.bundle import evaluate as evaluation
+    from kdexport.errors import BadInput
     from kdexport.nouns.metric import Metric
     from kdexport.nouns.project import Table
     from kdexport.reporting.files import read_report
 
+    if minimum is not None and not math.isfinite(minimum):
+        raise BadInput(f"--min {minimum}: a finite number is wanted")
     chosen = project_file.load_project(project).project.metric if project else None
     if metric is not None:
         chosen = Metric.model_validate({"name": metric})

@@ -48,7 +48,7 @@ def read_dataset(data: Data, kind: InputKind, teacher_classes: Callable[[], tupl
     train = _read(data.train, kind, data.labelled)
     classes = tuple(sorted(set(train.labels))) if train.labels is not None else teacher_classes()
     if len(classes) < 2:
-        raise BadInput(f"{data.train.path}: only one class ('{classes[0]}'); at least two are wanted: add rows of another")
+        raise BadInput(f"{data.train.path}: only one class ('{classes[0]}'); add rows of another class")
     index = {name: i for i, name in enumerate(classes)}
     warnings: list[str] = []
     if data.test is not None:

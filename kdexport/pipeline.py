@@ -16,6 +16,7 @@ from kdexport.bundle.write import is_bundle
 from kdexport.dataset import Dataset, Split, read_dataset
 from kdexport.export.graph_cost import graph_cost
 from kdexport.measure.environment import cores_allowed, detect, fingerprint
+from kdexport.measure.metrics import check as check_metric
 from kdexport.measure.metrics import fit_threshold, score
 from kdexport.nouns.base import Noun
 from kdexport.nouns.bench import BenchResult, QualityResult, Timed
@@ -90,6 +91,12 @@ class Run:
     @cached_property
     def environment(self) -> Environment:
         return detect(self.project.threads)
+
+    @cached_property
+    def recorded_environment(self) -> Environment:
+        """As first met in this run folder, so that its time is that of the measurements."""
+        found = self.environment
+        return self.workspace.stage("environment", 1, found.id, Environment, lambda folder, key: found)
 
     @cached_property
     def training_threads(self) -> int:
@@ -206,7 +213,9 @@ class Run:
     def teach_folder(self) -> Path:
         return self.workspace.folder_of("teach", teach.VERSION, self.teach_inputs)
 
-    def check_teachers(self) -> None:
+    def check(self) -> None:
+        """Raises what is wrong with metric or teachers and can be told before any work."""
+        check_metric(self.project.metric, self.dataset.classes)
         teach.check(self.project, self.dataset, self.training_threads)
 
     def open_teachers(self) -> Teachers:
@@ -574,7 +583,7 @@ class Run:
             self.quantised_quality,
             results,
             len(self.dataset.train) * self.recipe.augment_per_row,
-            [self.environment],
+            [self.recorded_environment],
             [*self.warnings, *self.dataset.warnings],
         )
 
@@ -630,7 +639,7 @@ def open_run(
 def plan(project: str | Path, out: str | Path = "kdexport-run") -> Plan:
     """Size students for every target of a project; nothing is trained."""
     this = open_run(Path(project), Path(out))
-    this.check_teachers()
+    this.check()
     return this.plan
 
 
@@ -649,7 +658,7 @@ def run(
     with this.workspace.locked():
         if remeasure:
             this.workspace.forget_decisions()
-        this.check_teachers()
+        this.check()
         document = this.document()
         write_report(document, this.workspace.out)
     return document

@@ -53,12 +53,19 @@ def load_target(name: str, where: str = "") -> tuple[Target, HardwareProfile | N
     """A target and its profile; the profile is None for this machine."""
     target = catalogue.target(name, where)
     for runtime in target.runtimes:
-        registry.load("runtimes", runtime, f"target {target.id}: runtimes")
+        registry.load("runtimes", runtime, _in_target(name, target, "runtimes"))
     if target.profile == LOCAL:
         return target, None
-    profile = catalogue.profile(target.profile, f"target {target.id}: profile")
+    profile = catalogue.profile(target.profile, _in_target(name, target, "profile"))
     catalogue.check(target, profile)
     return target, profile
+
+
+def _in_target(name: str, target: Target, key: str) -> str:
+    """Where a key stands in a target's own file; the id where the target is of the catalogue."""
+    if not name.endswith(catalogue.SUFFIXES):
+        return f"target {target.id}: {key}"
+    return _at(Path(name), read_yaml(Path(name))[1], key)
 
 
 def _target(name: str, path: Path, lines: Lines, key: tuple[str | int, ...]) -> tuple[Target, HardwareProfile | None]:

@@ -72,6 +72,15 @@ def fit_threshold(metric: Metric, logits: ArrayLike, labels: ArrayLike, class_na
     return _abstention_threshold(metric.abstention.min_precision, rows) if metric.abstention else None
 
 
+def check(metric: Metric, class_names: Sequence[str]) -> None:
+    """That a metric names classes that there are: known before any model has answered. Raises BadInput."""
+    _refuse_two_thresholds(metric)
+    if metric.positive is not None:
+        _index(metric.positive, class_names, "metric.positive")
+    if metric.costs_usd is not None:
+        cost_matrix_usd(metric, class_names)
+
+
 def retention(
     metric: Metric,
     student_logits: ArrayLike,

@@ -36,6 +36,7 @@ class Timings:
             p90_ms=upper_bound(samples, 90),
             p95_ms=upper_bound(samples, 95),
             p99_ms=upper_bound(samples, 99),
+            p999_ms=upper_bound(samples, 99.9),
             n=len(samples),
             ci95=median_ci95(samples),
             environment=environment,

@@ -56,6 +56,7 @@ class Latency(Noun):
     p90_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None
+    p999_ms: float | None = None
     n: int = Field(default=0, ge=0)
     ci95: Interval | None = Field(default=None, description="measured: of the median, in ms")
     error_interval: Interval | None = Field(default=None, description="estimated: 90 % interval of the median, in ms")
@@ -64,6 +65,7 @@ class Latency(Noun):
 
     def percentile_ms(self, percentile: float) -> float | None:
         names: dict[float, float | None] = {50: self.p50_ms, 90: self.p90_ms, 95: self.p95_ms, 99: self.p99_ms}
+        names[99.9] = self.p999_ms
         return names.get(percentile)
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdexport.errors import BadInput
+from kdexport.latency.tail import TAIL_ASSUMED
 from kdexport.measure.statistics import percentile_needs
 from kdexport.nouns.cost import Capacity
 from kdexport.nouns.graph import LatencyEstimate
@@ -32,7 +33,6 @@ BISECTIONS = 12  # resolution: 1/4096 of the utilisation cap, far below the samp
 RESAMPLES = 19  # their smallest and largest are the 5 % and 95 % quantiles
 # Nearer to 1 the queue needs more arrivals than are simulated to fill, and the tail would come out too short.
 MAX_SIMULATED_UTILISATION = 0.95
-TAIL_RATIO_ASSUMED = 1.5  # p99 over p50 of an unloaded engine, where no calibration has measured it
 QUANTILES = 1_000  # of the log-normal that stands for an estimated engine
 
 
@@ -96,7 +96,7 @@ def _from_estimate(
     seed: int,
 ) -> Capacity:
     """The same unit distribution scaled to the median and to both ends of its interval."""
-    ratio = TAIL_RATIO_ASSUMED if tail_ratio is None else tail_ratio
+    ratio = TAIL_ASSUMED if tail_ratio is None else tail_ratio
     if ratio < 1:
         raise BadInput(f"capacity: tail_ratio {ratio:g} is below 1; give p99 over p50 of the service time")
     sigma = math.log(ratio) / NormalDist().inv_cdf(0.99)

@@ -95,7 +95,7 @@ def _objective(
         if recipe.hard_weight:
             targets = hard[torch.from_numpy(indices)]
             known = int((targets >= 0).sum())
-            if known:  # summed over the batch: rows without a true label dilute it, as they should
+            if known:  # the mean over the rows with a true label, however few they are in the batch
                 hard_loss = cross_entropy(student_logits, targets, ignore_index=-1, reduction="sum")
                 loss = loss + recipe.hard_weight * hard_loss / known
         return loss

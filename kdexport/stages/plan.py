@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kdexport.backbones import InputShape, backbone_of, backbones_for
 from kdexport.errors import Unsupported
 from kdexport.latency import absent, calibrated
+from kdexport.latency.tail import TAIL_ASSUMED, at_percentile
 from kdexport.nouns.calibration import Calibration
 from kdexport.nouns.graph import GraphCost, LatencyEstimate
 from kdexport.nouns.plan import Candidate, Plan, StageEstimate, TargetPlan
@@ -18,14 +19,12 @@ from kdexport.nouns.profile import HardwareProfile, Precision
 from kdexport.nouns.project import Project
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import Recipe
-from kdexport.nouns.target import Objective, Target
+from kdexport.nouns.target import Target
 from kdexport.pricing.cost import HOURS_PER_YEAR, replicas_for, usd_per_hour
 from kdexport.sizing.choose import choose
 from kdexport.sizing.quality import predict_retention
 
 VERSION = 2
-TAIL_ASSUMED = 1.5  # p99 over p50 where no calibration has measured it
-TAIL_SHARE = {50: 0.0, 90: 0.35, 95: 0.55, 99: 1.0, 99.9: 1.5}  # of the way from p50 to p99, an exponential tail
 TOKENIZER_BYTES_PER_PIECE = 16
 GRAPH_BYTES = 6_000
 TRAINING_EFFICIENCY = 0.25  # of a 2-core matrix product's speed, small graphs; hours are said as an estimate
@@ -113,11 +112,6 @@ def _candidate(
         usd_per_year=_usd_per_year(latency, target, profile, project.threads),
         why_not=_why_not(project, target, cost.num_params, artifact_bytes, objective_ms),
     )
-
-
-def at_percentile(p50_ms: float, tail_ratio: float, objective: Objective) -> float:
-    """The objective's percentile from the median and p99 / p50."""
-    return p50_ms * (1 + TAIL_SHARE[objective.percentile] * (tail_ratio - 1))
 
 
 def _end_to_end(

@@ -9,6 +9,7 @@ from typing import Any
 
 import kdexport
 from kdexport.dataset import Dataset
+from kdexport.latency.tail import TAIL_ASSUMED, at_percentile
 from kdexport.nouns.bench import BenchResult, QualityResult, Timed
 from kdexport.nouns.cost import CostReport
 from kdexport.nouns.measurement import Environment, Latency
@@ -124,6 +125,7 @@ def latency_dict(latency: Latency | None) -> dict[str, Any] | None:
         "p90_ms": latency.p90_ms,
         "p95_ms": latency.p95_ms,
         "p99_ms": latency.p99_ms,
+        "p999_ms": latency.p999_ms,
         "n": latency.n,
         "ci95": latency.ci95,
         "error_interval": latency.error_interval,
@@ -211,7 +213,8 @@ def objective_met(target: Target, bench: BenchResult) -> dict[str, Any]:
     value = latency.percentile_ms(objective.percentile) if latency else None
     basis = "measured, single stream" if latency and latency.kind == "measured" else "estimated"
     if latency is not None and latency.kind == "estimated" and latency.error_interval:
-        value, basis = latency.p50_ms * 1.5, "estimated median times an assumed tail of 1.5"
+        value = at_percentile(latency.p50_ms, TAIL_ASSUMED, objective)
+        basis = f"estimated median, with a tail of p99 = {TAIL_ASSUMED:g} x p50 assumed"
     return {
         "percentile": objective.percentile,
         "limit_ms": objective.limit_ms,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexport.backbones import backbone_of, parse_spec
-from kdexport.errors import BadInput, Unsupported
+from kdexport.errors import Unsupported
 from kdexport.nouns.project import Fit, TeacherSource
 from kdexport.nouns.teacher import TeacherMember
 from kdexport.storage.files import read_json, replacing, write_bytes, write_json
@@ -39,9 +39,12 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
 
 
 def check(source: TeacherSource, context: TeacherContext) -> None:
-    """The base model's files; a backbone's spec is parsed where it is sized, before any work."""
-    if source.fit and source.fit.base:
+    """The base model's files, or the backbone's spec."""
+    assert source.fit is not None
+    if source.fit.base is not None:
         model.check_base(source.fit.base)
+    else:
+        parse_spec(source.fit.spec or {}, "teachers: fit: spec")
 
 
 def content(source: TeacherSource) -> str:

@@ -16,6 +16,7 @@ from kdexport.nouns.teacher import TeacherMember
 from kdexport.storage.files import read_json, replacing, sha256_file, write_bytes
 from kdexport.storage.tables import Raw
 from kdexport.teachers import TeacherContext, columns_for
+from kdexport.teachers._optimum import export_with_optimum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +74,6 @@ def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) 
 
 
 def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
-    import torch
     from safetensors.torch import save_file
 
     assert source.model is not None
@@ -82,10 +82,7 @@ def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder:
     classes = source.labels or tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
     columns_for(classes, context.classes, str(source.model))
     tokenizer = write_tokenizer(source.model, folder)
-    names = [n for n in ("input_ids", "attention_mask", "token_type_ids") if _accepts(model, n)]
-    ids = torch.tensor([[5, 6, 7, 8, 9, 10], [5, 6, 7, 8, 1, 1]])
-    examples = [ids, torch.ones_like(ids), torch.zeros_like(ids)][: len(names)]
-    export_graph(LogitsOnly(model, names).module, examples, names, folder / "plain.onnx", tokens=True)
+    names = _export(source.model, model, folder / "plain.onnx")
     graph = _fused(folder, config, names)
     embedding = model.get_input_embeddings().weight.detach().float().contiguous()
     with replacing(folder / "embedding.safetensors") as temporary:
@@ -99,7 +96,7 @@ def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder:
         num_embedding_params=embedding.numel(),
         graph=graph,
         plain_graph="plain.onnx",
-        input_names=tuple(names),
+        input_names=names,
         preprocessor=Preprocessor(kind="text", tokenizer="tokenizer.json", max_length=tokenizer),
         tokenizer="tokenizer.json",
         embedding="embedding.safetensors",
@@ -108,6 +105,21 @@ def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder:
         seen_dev="train" in source.trained_on,
         licence=source.licence,
     )
+
+
+def _export(path: Path, model: Any, graph: Path) -> tuple[str, ...]:
+    """The classifier as `graph`, by torch, or by optimum where torch cannot; returns the input names."""
+    import torch
+    from torch.onnx.errors import OnnxExporterError
+
+    names = tuple(n for n in ("input_ids", "attention_mask", "token_type_ids") if _accepts(model, n))
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10], [5, 6, 7, 8, 1, 1]])
+    examples = [ids, torch.ones_like(ids), torch.zeros_like(ids)][: len(names)]
+    try:
+        export_graph(LogitsOnly(model, names).module, examples, names, graph, tokens=True)
+    except (OnnxExporterError, RuntimeError, TypeError, NotImplementedError) as e:
+        return export_with_optimum(path, graph, e)
+    return names
 
 
 class LogitsOnly:
@@ -194,7 +206,8 @@ def _refuse_pickle(folder: Path) -> None:
         try:
             torch.load(str(path), map_location="cpu", weights_only=True, mmap=False)
         except Exception as e:  # an unpickler meets hostile bytes: any error means refusal
-            raise Damaged(f"{path}: does not load with weights_only ({type(e).__name__}); convert it") from e
+            what = f"does not load with weights_only ({type(e).__name__})"
+            raise Damaged(f"{path}: {what}; save it with safetensors") from e
 
 
 def weights_hash(folder: Path) -> str:
