@@ -100,13 +100,13 @@ def _missed(bar: dict[str, Any]) -> str:
 
 
 def demo_block(document: dict[str, Any]) -> str:
-    """What `kdexport demo` prints at the end, less its blank lines, as a code block."""
+    """The table that `kdexport demo` prints at the end, less its blank lines, as a code block."""
     from rich.console import Console
 
     from kdexport.reporting.table import print_summary
 
     console = Console(file=io.StringIO(), width=DEMO_WIDTH)
-    print_summary(document, console)
+    print_summary({**document, "decision": ""}, console)
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     return "\n".join(["```", *filter(None, lines), "```"])

@@ -215,8 +215,12 @@ class Run:
 
     def check(self) -> None:
         """Raises what is wrong with metric or teachers and can be told before any work."""
-        check_metric(self.project.metric, self.dataset.classes)
-        teach.check(self.project, self.dataset, self.training_threads)
+        dataset = self.dataset
+        with self.loaded.blamed("metric"):
+            check_metric(self.project.metric, dataset.classes)
+        for index, teacher in enumerate(self.project.teachers):
+            with self.loaded.blamed("teachers", index):
+                teach.check(teacher, self.project, dataset, self.training_threads)
 
     def open_teachers(self) -> Teachers:
         from kdexport.teachers._run import Teachers
@@ -372,7 +376,7 @@ class Run:
             self.dataset.classes,
             self.training_threads,
         )
-        return quantised.logits(raws)
+        return quantised.logits(raws, batch_rows=1)  # as it would serve: its scales depend on the batch
 
     def _predictions(self, name: str, inputs: object, ask: Callable[[Sequence[Any]], np.ndarray]) -> Predictions:
         """Logits on test, and on dev for thresholds, written once."""
@@ -446,6 +450,7 @@ class Run:
                     Path(made.path),
                     made.bytes_loaded,
                     self.teachers,
+                    self.teach_folder,
                     files,
                     self.dataset.test.inputs,
                     self.project.threads,

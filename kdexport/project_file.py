@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdexport import catalogue, registry
-from kdexport.errors import BadInput
+from kdexport.errors import BadInput, KdexportError
 from kdexport.nouns.profile import HardwareProfile
 from kdexport.nouns.project import Project
 from kdexport.nouns.target import LOCAL, Target
@@ -30,7 +32,16 @@ class LoadedProject:
     path: Path
     targets: dict[str, Target]
     profiles: dict[str, HardwareProfile | None]  # by target id; None: this machine
-    incumbent: tuple[Target, HardwareProfile | None] | None = None
+    incumbent: tuple[Target, HardwareProfile | None] | None
+    lines: Lines
+
+    @contextmanager
+    def blamed(self, *key: str | int) -> Iterator[None]:
+        """An error inside is said to come from this key of the project file, which it names with its line."""
+        try:
+            yield
+        except KdexportError as e:
+            raise type(e)(f"{_at(self.path, self.lines, *key)}: {e}") from e
 
 
 def load_project(path: Path) -> LoadedProject:
@@ -43,10 +54,12 @@ def load_project(path: Path) -> LoadedProject:
     targets, profiles = {}, {}
     for index, name in enumerate(project.targets):
         target, profile = _target(name, path, lines, ("targets", index))
+        if target.id in targets:
+            raise BadInput(f"{_at(path, lines, 'targets', index)}: a second target '{target.id}'; give it another id")
         targets[target.id], profiles[target.id] = target, profile
     named = project.incumbent.target
     incumbent = _target(named, path, lines, ("incumbent", "target")) if named is not None else None
-    return LoadedProject(project, path, targets, profiles, incumbent)
+    return LoadedProject(project, path, targets, profiles, incumbent, lines)
 
 
 def load_target(name: str, where: str = "") -> tuple[Target, HardwareProfile | None]:

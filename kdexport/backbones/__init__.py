@@ -74,6 +74,18 @@ def count_params(module: torch.nn.Module) -> int:
     return sum(t.numel() for t in tensors)
 
 
+def initialise_embedding(module: torch.nn.Module, embedding: np.ndarray) -> None:
+    """Token embedding from the teacher's (V, D), projected; the row of a padding token, where there is one, stays 0."""
+    import torch
+
+    table = module.embedding
+    assert isinstance(table, torch.nn.Embedding)
+    with torch.no_grad():
+        table.weight.copy_(torch.from_numpy(embedding_to_width(embedding, table.embedding_dim)))
+        if table.padding_idx is not None:
+            table.weight[table.padding_idx] = 0.0
+
+
 def embedding_to_width(embedding: np.ndarray, width: int) -> np.ndarray:
     """The teacher's token embedding (V, D) projected to (V, width) by truncated SVD of the centred matrix,
     scaled to unit standard deviation: keeps the directions in which tokens differ most (Eckart-Young)."""

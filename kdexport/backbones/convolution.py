@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from kdexport.backbones import InputShape, embedding_to_width
+from kdexport.backbones import InputShape, initialise_embedding
 from kdexport.nouns.graph import GraphCost
 from kdexport.nouns.spec import StudentSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 input_kind: Literal["text", "image"] = "text"
@@ -93,13 +92,4 @@ def candidates(num_classes: int, shape: InputShape, vocab_sizes: Sequence[int]) 
                         )
 
 
-def initialise(module: torch.nn.Module, embedding: np.ndarray) -> None:
-    """Token embedding from the teacher's (V, D), projected."""
-    import torch
-
-    table = module.embedding
-    assert isinstance(table, torch.nn.Embedding)
-    weight = table.weight
-    with torch.no_grad():
-        weight.copy_(torch.from_numpy(embedding_to_width(embedding, weight.shape[1])))
-        weight[PAD_ID] = 0.0
+initialise = initialise_embedding

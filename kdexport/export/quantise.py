@@ -33,8 +33,10 @@ def dynamic_int8(graph: Path, path: Path) -> Path:
     return path
 
 
-def static_int8(graph: Path, path: Path, calibration: Sequence[Feeds]) -> Path:
-    """Weights int8 per channel, activations by the ranges seen in `calibration`; quantise-dequantise format."""
+def static_int8(graph: Path, path: Path, calibration: Sequence[Feeds], **options: Any) -> Path:
+    """Weights int8 per channel, activations by the ranges seen in `calibration`; quantise-dequantise format.
+
+    options: of ONNX Runtime's `quantize_static`, in place of those chosen here."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -46,18 +48,16 @@ def static_int8(graph: Path, path: Path, calibration: Sequence[Feeds]) -> Path:
             feeds = next(self.feeds, None)
             return dict(feeds) if feeds is not None else None
 
+    chosen = {
+        "quant_format": QuantFormat.QDQ,
+        "activation_type": QuantType.QUInt8,
+        "weight_type": QuantType.QInt8,
+        "per_channel": True,
+    }
     with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary, _quiet():
         prepared = Path(scratch) / "prepared.onnx"
         quant_pre_process(str(graph), str(prepared))
-        quantize_static(
-            str(prepared),
-            str(temporary),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-        )
+        quantize_static(str(prepared), str(temporary), Reader(), **{**chosen, **options})
     return path
 
 

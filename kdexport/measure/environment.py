@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from kdexport.bundle.runner import cores
 from kdexport.measure.memory import physical_bytes
 from kdexport.nouns.measurement import Environment
 from kdexport.storage.files import content_key
@@ -44,18 +44,17 @@ RUNTIMES = (
     "tensorrt-cu12",
     "tensorrt-cu13",
     "tensorrt-rtx",
+    "tensorrt-rtx-cu13",
     "tokenizers",
     "numpy",
 )
-PACKAGES = ("kdexport", *RUNTIMES, "onnx", "transformers", "safetensors", "pillow", "scikit-learn", "pydantic")
-CPUINFO = Path("/proc/cpuinfo")
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
+PACKAGES = ("kdexport", *RUNTIMES, "nncf", "onnx", "transformers", "safetensors", "pillow", "scikit-learn", "pydantic")
+ROOT = Path("/")  # tests put another machine here
 
 
 def detect(threads: int) -> Environment:
     """This machine now, for measurements with `threads` threads per engine. Imports no runtime."""
-    cpu, isa = _cpu(_read(CPUINFO))
+    cpu, isa = _cpu(_read(ROOT / "proc/cpuinfo"))
     fields = {
         "cpu": cpu,
         "isa": isa,
@@ -92,13 +91,14 @@ def package_versions() -> dict[str, str]:
 
 def cores_allowed() -> float:
     """Cores that this process may use: the lesser of its affinity and its cgroup quota (v1 or v2)."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return round(min([float(affinity), *_quotas(CGROUPS, _read(OWN_CGROUPS))]), 2)
+    return round(cores.cores_allowed(ROOT), 2)
 
 
 def memory_limit_bytes() -> int:
     """Bytes that this process may use: the lesser of the machine's memory and its cgroup limit (v1 or v2)."""
-    return min([physical_bytes(), *_memory_limits(CGROUPS, _read(OWN_CGROUPS))])
+    names = ("memory.max", "memory.limit_in_bytes")  # of v2, of v1; no limit reads "max" in v2
+    texts = [_read(folder / name).strip() for folder in cores.cgroup_folders("memory", ROOT) for name in names]
+    return min([physical_bytes(), *(int(text) for text in texts if text.isdigit() and int(text) > 0)])
 
 
 def _cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
@@ -128,32 +128,3 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
-
-
-def _folders(root: Path, own: str, controller: str) -> list[Path]:
-    """Own cgroup of a controller and all above it: each may hold a limit. v2 is the line `0::/path`."""
-    folders: list[Path] = []
-    for line in own.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        top = root / controller if controllers else root
-        below = path.strip("/").split("/") if path.strip("/") else []
-        folders += [top.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
-    return folders
-
-
-def _quotas(root: Path, own: str) -> list[float]:
-    quotas: list[float] = []
-    for folder in _folders(root, own, "cpu"):
-        v2 = _read(folder / "cpu.max").split()
-        v1 = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
-        # no quota reads "max" in v2, -1 in v1
-        quotas += [int(pair[0]) / int(pair[1]) for pair in (v2, v1) if len(pair) == 2 and pair[0].isdigit()]
-    return quotas
-
-
-def _memory_limits(root: Path, own: str) -> list[int]:
-    names = ("memory.max", "memory.limit_in_bytes")
-    texts = [_read(folder / name).strip() for folder in _folders(root, own, "memory") for name in names]
-    return [int(text) for text in texts if text.isdigit() and int(text) > 0]

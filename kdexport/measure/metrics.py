@@ -44,8 +44,7 @@ def score(
 
     Raises BadInput for unknown class names, bad labels, NaN logits, no rows, no positive rows."""
     rows = _rows(logits, labels, class_names)
-    counts = np.ones(len(rows.labels)) if weights is None else _weights(weights, len(rows.labels))
-    value = _scorer(metric, rows, class_names, threshold)(counts)
+    value = _scorer(metric, rows, class_names, threshold)(_weights(weights, len(rows.labels)))
     if math.isnan(value):
         raise BadInput(f"{metric.name} is not defined on these {len(rows.labels)} rows: {_UNDEFINED[metric.name]}")
     return value
@@ -76,7 +75,7 @@ def check(metric: Metric, class_names: Sequence[str]) -> None:
     """That a metric names classes that there are: known before any model has answered. Raises BadInput."""
     _refuse_two_thresholds(metric)
     if metric.positive is not None:
-        _index(metric.positive, class_names, "metric.positive")
+        _index(metric.positive, class_names, "positive")
     if metric.costs_usd is not None:
         cost_matrix_usd(metric, class_names)
 
@@ -131,7 +130,7 @@ def interval(
     if metric.name == "accuracy" and weights is None:
         return wilson(round(value * n), n)
     scorer = _scorer(metric, rows, class_names, threshold)
-    row_weights = np.ones(n) if weights is None else _weights(weights, n)
+    row_weights = _weights(weights, n)
     return bootstrap(lambda counts: scorer(counts * row_weights), n, seed, value, resamples)
 
 
@@ -147,7 +146,7 @@ def expected_cost_usd(
     costs default_cost_usd: somebody has to look at it."""
     rows = _rows(logits, labels, class_names)
     row_usd, _ = _costs_usd(metric, rows, class_names, threshold)
-    return float(np.average(row_usd, weights=None if weights is None else _weights(weights, len(row_usd))))
+    return float(np.average(row_usd, weights=_weights(weights, len(row_usd))))
 
 
 def expected_calibration_error(logits: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
@@ -194,7 +193,10 @@ def _rows(logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -> _
     return _Rows(x, y.astype(np.int64), x.argmax(axis=1))
 
 
-def _weights(weights: ArrayLike, n: int) -> Floats:
+def _weights(weights: ArrayLike | None, n: int) -> Floats:
+    """One number a row (N,): 1 without weights."""
+    if weights is None:
+        return np.ones(n)
     w = np.asarray(weights, dtype=np.float64)
     if w.shape != (n,) or not (w >= 0).all() or w.sum() == 0:
         raise BadInput(f"weights {w.shape} do not fit {n} rows: one number each is wanted, none below 0, not all 0")

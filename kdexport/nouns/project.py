@@ -55,6 +55,9 @@ class TeacherSource(Noun):
         given = [k for k in ("model", "onnx", "function", "scores", "fit") if getattr(self, k) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of model, onnx, function, scores, fit (found: {given or 'none'})")
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            twice = next(name for name in self.labels if self.labels.count(name) > 1)
+            raise ValueError(f"labels: '{twice}' stands twice; name every output, in order")
         return self
 
     @property

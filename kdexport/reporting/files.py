@@ -31,7 +31,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT
     if not path.is_file():
         raise BadInput(f"{path}: no such file; name the --out folder of a finished `kdexport run`")
-    document = read_json(path)
+    document = read_json(path, "run `kdexport run` again, it writes it")
     if not isinstance(document, dict) or document.get("schema") != 1 or not isinstance(document.get("targets"), list):
         raise Damaged(f"{path}: not a report of this version (schema 1); run `kdexport run` again")
     return document

@@ -7,7 +7,7 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,34 +138,19 @@ def int8_graph(graph: Path, calibration: Sequence[Feeds]) -> onnx.ModelProto:
     Symmetric int8, as TensorRT demands; biases stay in fp32, because its parser rejects the int32 ones, and outputs
     are left alone, so that TensorRT may fuse what follows. Raises BadInput without calibration."""
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization import QuantType
 
-    from kdexport.export.quantise import _quiet
+    from kdexport.export.quantise import static_int8
 
     if not calibration:
         raise BadInput(f"{graph}: int8 for TensorRT wants calibration inputs, found none; give at least one batch")
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.feeds: Iterator[Feeds] = iter(calibration)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            feeds = next(self.feeds, None)
-            return dict(feeds) if feeds is not None else None
-
     operators = ["MatMul", "Conv"]
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        prepared, quantised = Path(scratch) / "prepared.onnx", Path(scratch) / "int8.onnx"
-        quant_pre_process(str(graph), str(prepared))
-        quantize_static(
-            str(prepared),
-            str(quantised),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
+    with tempfile.TemporaryDirectory() as scratch:
+        quantised = static_int8(
+            graph,
+            Path(scratch) / "int8.onnx",
+            calibration,
             activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
             op_types_to_quantize=operators,
             extra_options={
                 "ActivationSymmetric": True,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from kdexport.bundle.verify import load_predictor
 from kdexport.errors import Unsupported
 from kdexport.latency.absent import estimate_speedup
@@ -32,14 +34,12 @@ REQUESTS = 512
 MIN_SAMPLES = 1000  # p99 needs 662
 MAX_SECONDS = 30.0
 KEPT_SAMPLES = 2000
-PREDICT_BATCH = 64
 
 
 class TeacherFiles(Noun):
     """The teacher as graphs: fp32 reference, and int8 copies where they could be made."""
 
-    folder: str
-    graphs: tuple[str, ...]
+    graphs: tuple[str, ...] = Field(description="as the quantised: relative to the folder of the teach stage")
     quantised: tuple[str, ...] = ()
     bytes: int
     quantised_bytes: int = 0
@@ -59,7 +59,6 @@ def teacher_files(
         own.mkdir(exist_ok=True)
         quantised.append(runtime.build(source, "int8", own, calibration(index)))
     return TeacherFiles(
-        folder=str(teach_folder),
         graphs=tuple(str(m.graph) for m in teachers.members),
         quantised=tuple(os.path.relpath(q, teach_folder) for q in quantised),
         bytes=size,
@@ -67,24 +66,17 @@ def teacher_files(
     )
 
 
-def teacher_engines(
-    teachers: TeacherSet, files: TeacherFiles, graphs: Sequence[str], threads: int
-) -> list[MemberEngine]:
-    folder = Path(files.folder)
+def teacher_engines(teachers: TeacherSet, folder: Path, graphs: Sequence[str], threads: int) -> list[MemberEngine]:
     return [MemberEngine(m, folder, folder / g, threads) for m, g in zip(teachers.members, graphs, strict=True)]
 
 
 def bundle_logits(bundle: Path, inputs: Sequence[Raw]) -> np.ndarray:
-    """float32 (N, C) of what ships, raw request in. Order: by length, so that batches pad little."""
+    """float32 (N, C) of what ships, raw request in, one request at a time as in production: the scales of a
+    dynamically quantised engine depend on the batch, and so do its answers."""
     import numpy as np
 
     predictor = load_predictor(bundle)
-    order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
-    blocks = [order[i : i + PREDICT_BATCH] for i in range(0, len(order), PREDICT_BATCH)]
-    parts = [predictor.logits([inputs[i] for i in block]) for block in blocks]
-    result = np.empty((len(inputs), parts[0].shape[1]), dtype=np.float32)
-    result[order] = np.concatenate(parts)
-    return result
+    return np.concatenate([predictor.logits([raw]) for raw in inputs]).astype(np.float32)
 
 
 def graph_logits(bundle: Path, inputs: Sequence[Raw]) -> np.ndarray:
@@ -164,6 +156,7 @@ def measure(
     bundle: Path,
     bundle_bytes: int,
     teachers: TeacherSet,
+    teach_folder: Path,
     files: TeacherFiles | None,
     requests: Sequence[Raw],
     threads: int,
@@ -178,9 +171,10 @@ def measure(
         "student model": lambda i: predictor._engine(tensors[i]),
     }
     if files is not None:
-        functions |= _teacher_functions("teacher", teacher_engines(teachers, files, files.graphs, threads), requests)
+        members = teacher_engines(teachers, teach_folder, files.graphs, threads)
+        functions |= _teacher_functions("teacher", members, requests)
         if files.quantised:
-            members = teacher_engines(teachers, files, files.quantised, threads)
+            members = teacher_engines(teachers, teach_folder, files.quantised, threads)
             functions |= _teacher_functions("teacher int8", members, requests)
     timings = interleave(functions, len(requests), min_samples=MIN_SAMPLES, max_seconds=MAX_SECONDS)
     student = _timed("student", timings, bundle_bytes, environment)

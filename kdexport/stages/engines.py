@@ -35,7 +35,6 @@ PARITY_ROWS = 256
 CALIBRATION_ROWS = 128
 TIMED_REQUESTS = 200
 TIMING_SECONDS = 3.0
-QUALITY_BATCH = 64
 REFERENCE = "onnxruntime/fp32"  # stands in where the target's own runtime cannot run here
 
 
@@ -167,13 +166,13 @@ def _try(
         engine = runtime.open_engine(path, threads)
     except (Unsupported, MissingPackage) as e:  # built ahead of time for a GPU that is not here
         return EngineResult(**built, reason=str(e)), None
-    found = _logits(engine, inputs.name, inputs.parity, 1)
+    found = _logits(engine, inputs.name, inputs.parity)
     parity = compare_logits(inputs.torch_parity, found)
     problem = parity_problem(parity, precision, inputs.torch_parity)
     if problem:  # not scored: its logits may be NaN, which no metric takes
         log.info("engine=%s/%s %s", runtime_name, precision, problem)
         return EngineResult(**built, parity=parity, reason=problem), None
-    dev_logits = _logits(engine, inputs.name, inputs.dev, QUALITY_BATCH)
+    dev_logits = _logits(engine, inputs.name, inputs.dev)
     assert dataset.dev.labels is not None
     threshold = fit_threshold(metric, dev_logits, dataset.dev.labels, dataset.classes)
     quality = score(metric, dev_logits, dataset.dev.labels, dataset.classes, threshold)
@@ -182,14 +181,11 @@ def _try(
     return result, _Checked(result, path, engine, dev_logits, quality)
 
 
-def _logits(engine: Engine, name: str, encoded: Encoded, batch: int) -> np.ndarray:
+def _logits(engine: Engine, name: str, encoded: Encoded) -> np.ndarray:
+    """(N, C), one request at a time: a dynamically quantised engine answers differently in a batch."""
     import numpy as np
 
-    order = np.argsort(encoded.lengths, kind="stable")
-    parts = [engine.run({name: encoded.batch(order[i : i + batch])}) for i in range(0, len(order), batch)]
-    result = np.empty((len(order), parts[0].shape[1]), dtype=np.float32)
-    result[order] = np.concatenate(parts)
-    return result
+    return np.concatenate([engine.run({name: encoded.batch(np.array([i]))}) for i in range(len(encoded.lengths))])
 
 
 def _decide(checked: dict[str, _Checked], inputs: Inputs, local: bool, environment: str) -> Decision:

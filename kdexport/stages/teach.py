@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdexport.dataset import Dataset
 from kdexport.errors import BadInput
-from kdexport.nouns.project import Project
+from kdexport.nouns.project import Project, TeacherSource
 from kdexport.nouns.teacher import TeacherMember, TeacherSet
 from kdexport.teachers import TeacherContext, fit, teacher_kind
 from kdexport.training.loop import Progress
@@ -31,14 +31,12 @@ def teach(
     return TeacherSet(members=tuple(members))
 
 
-def check(project: Project, dataset: Dataset, threads: int) -> None:
-    """Raises what is wrong with any teacher and can be told at once: before the machine is calibrated, and before
+def check(source: TeacherSource, project: Project, dataset: Dataset, threads: int) -> None:
+    """Raises what is wrong with a teacher and can be told at once: before the machine is calibrated, and before
     the first of several is fitted for an hour."""
-    if any(t.fit for t in project.teachers) and dataset.train.labels is None:
-        raise BadInput("teachers: a teacher cannot be fitted on unlabelled data; data.labelled is false")
-    context = _context(project, dataset, threads)
-    for source in project.teachers:
-        teacher_kind(source.kind).check(source, context)
+    if source.fit and dataset.train.labels is None:
+        raise BadInput("a teacher cannot be fitted on unlabelled data; data.labelled is false")
+    teacher_kind(source.kind).check(source, _context(project, dataset, threads))
 
 
 def _context(project: Project, dataset: Dataset, threads: int) -> TeacherContext:

@@ -103,18 +103,31 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Parsed JSON. Raises Damaged where the file is truncated or not JSON."""
+MADE_AGAIN = "delete it, it is made again"
+
+
+def read_json(path: Path, mend: str = MADE_AGAIN) -> Any:
+    """Parsed JSON. Raises Damaged where the file is truncated or not JSON; `mend`: what to do then."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror})") from e
     except ValueError as e:
-        raise Damaged(f"{path}: not valid JSON ({e}); delete it, it is made again") from e
+        raise Damaged(f"{path}: not valid JSON ({e}); {mend}") from e
+
+
+def read_users_json(path: Path) -> Any:
+    """A JSON file that kdexport did not write and cannot make again."""
+    return read_json(path, "correct it, or copy it again from where it came")
 
 
 def ensure_writable(folder: Path) -> None:
     """Create a folder and prove that a file can be written in it. Raises BadInput."""
-    with replacing(folder / ".writable") as temporary:
-        temporary.write_bytes(b"x")
-    (folder / ".writable").unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(b"x")
+    except (FileExistsError, NotADirectoryError) as e:
+        raise BadInput(f"{folder}: cannot be written (a file is in the way); choose another --out") from e
+    except OSError as e:
+        raise BadInput(f"{folder}: cannot be written ({e.strerror}); free space or choose another --out") from e

@@ -38,6 +38,8 @@ def read_rows(table: Table, kind: InputKind, *, labelled: bool) -> Rows:
     an empty label, an image that is not there."""
     path, member = _split_member(table.path)
     if path.is_dir():
+        if kind != "image":
+            raise BadInput(f"{path}: is a folder, which holds pictures; name a file of rows, or set another task")
         return _read_class_folders(path, labelled)
     records = list(_records(path, member))
     if not records:
@@ -101,7 +103,10 @@ def _read_csv(path: Path, member: str | None) -> Iterator[tuple[int, dict[str, A
         try:
             for record in reader:
                 if None in record or None in record.values():
-                    raise BadInput(f"{path}:{reader.line_num}: the row does not have the header's columns")
+                    raise BadInput(
+                        f"{path}:{reader.line_num}: the row does not have the header's columns "
+                        f"({', '.join(reader.fieldnames or ())}); put a text with commas in double quotes"
+                    )
                 yield reader.line_num, record
         except csv.Error as e:
             raise BadInput(f"{path}:{reader.line_num}: not valid CSV: {e}") from e
@@ -117,8 +122,12 @@ def _read_jsonl(path: Path, member: str | None) -> Iterator[tuple[int, dict[str,
 def _read_json(path: Path, member: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
     document = _parse_json(path.read_text(encoding="utf-8"), path, 1)
     if isinstance(document, dict):
+        if member is None:
+            raise BadInput(
+                f"{path}: holds an object, not rows; name its member: {path.name}#{next(iter(document), 'KEY')}"
+            )
         if member not in document:
-            raise unknown_name("member", str(member), document, f"{path}#{member or ''}")
+            raise unknown_name("member", member, document, f"{path}#{member}")
         document = document[member]
     if not isinstance(document, list):
         raise BadInput(f"{path}: a list of rows is wanted, found {type(document).__name__}")

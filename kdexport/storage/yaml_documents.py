@@ -19,6 +19,16 @@ from kdexport.errors import BadInput
 
 N = TypeVar("N", bound=BaseModel)
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+WANTED = {  # by pydantic's type of error
+    "tuple_type": "a list, as in [a, b], is",
+    "model_type": "keys and values, as in {key: value}, are",
+    "dict_type": "keys and values, as in {key: value}, are",
+    "too_short": "at least one entry is",
+    "int_parsing": "a whole number is",
+    "float_parsing": "a number is",
+    "bool_parsing": "true or false is",
+}
+PLAIN_VALUES = ("literal", "greater", "less", "int_", "float_", "bool_", "date_")  # the message does not show the value
 Lines = dict[tuple[str | int, ...], int]
 
 
@@ -116,7 +126,20 @@ def _first_error(error: ValidationError, document: Any, noun: type[BaseModel], p
         message = f"required key '{first['loc'][-1]}' is missing"
     elif first["type"] == "string_type" and not isinstance(first["input"], dict | list):
         message = f"text is wanted, found {first['input']}; put it in quotes"
+    elif first["type"] in WANTED:
+        message = f"{WANTED[first['type']]} wanted, found {_shown(first['input'])}"
+    elif first["type"].startswith(PLAIN_VALUES):
+        message = f"{message}; found {_shown(first['input'])}"
     return f"{path}:{line}: {dotted(key)}: {message}"
+
+
+def _shown(value: Any) -> str:
+    """A value as short as a line of an error takes it."""
+    if isinstance(value, dict):
+        return "keys and values"
+    if isinstance(value, list):
+        return "a list" if value else "none"
+    return repr(value)
 
 
 def _most_telling(error: ValidationError) -> ErrorDetails:

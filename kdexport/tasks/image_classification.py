@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from kdexport.bundle.runner.image import ImageEncoder
+
 input_kind: Literal["text", "image"] = "image"
 SAMPLE = 2000  # pictures read to find size and mean
 MAX_SIDE = 512
@@ -30,14 +32,10 @@ class EncodedImages:
 
     pixels: np.ndarray
     lengths: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
+    encoder: ImageEncoder  # the one that ships
 
     def batch(self, rows: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        scaled = self.pixels[rows].astype(np.float32) / np.float32(255)
-        normalised: np.ndarray = (scaled - self.mean) / self.std
+        normalised: np.ndarray = self.encoder.normalise(self.pixels[rows])
         return normalised
 
     def shape(self, batch: int = 1) -> InputShape:
@@ -49,13 +47,15 @@ def prepare(inputs: Sequence[Raw], teacher_tokenizer: str, vocab_size: int) -> P
     """Mode, size and normalisation from the pictures themselves."""
     import numpy as np
 
+    from kdexport.bundle.runner.image import pixels_of
+
     chosen = random.Random(0).sample(range(len(inputs)), min(SAMPLE, len(inputs)))
     pictures = [_open(inputs[i], i) for i in sorted(chosen)]
     (width, height), _ = Counter(p.size for p in pictures).most_common(1)[0]
     if max(width, height) > MAX_SIDE:
         raise BadInput(f"the usual picture is {width} x {height}; shrink the data to at most {MAX_SIDE} on a side")
     mode: Literal["L", "RGB"] = "L" if all(p.mode in ("L", "1", "I;16") for p in pictures) else "RGB"
-    pixels = np.stack([_pixels(p, mode, height, width) for p in pictures]) / 255.0
+    pixels = np.stack([pixels_of(p, mode, width, height) for p in pictures]) / 255.0
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)) + 1e-6
     spec = Preprocessor(
         kind="image",
@@ -76,11 +76,11 @@ def vocab_sizes(inputs: Sequence[Raw], teacher_tokenizer: str) -> list[int]:
 def encode(prepared: Prepared, inputs: Sequence[Raw]) -> EncodedImages:
     import numpy as np
 
+    from kdexport.bundle.runner.image import ImageEncoder, pixels_of
+
     p = prepared.preprocessor
-    pixels = np.stack([_pixels(_open(raw, i), p.mode, p.height, p.width) for i, raw in enumerate(inputs)])
-    mean = np.array(p.mean, dtype=np.float32)[:, None, None]
-    std = np.array(p.std, dtype=np.float32)[:, None, None]
-    return EncodedImages(pixels, np.ones(len(inputs), dtype=np.int64), mean, std)
+    pixels = np.stack([pixels_of(_open(raw, i), p.mode, p.width, p.height) for i, raw in enumerate(inputs)])
+    return EncodedImages(pixels, np.ones(len(inputs), dtype=np.int64), ImageEncoder(p.model_dump()))
 
 
 def augment(inputs: Sequence[Raw], per_row: int, seed: int) -> list[Raw]:
@@ -114,16 +114,3 @@ def _open(raw: Raw, index: int) -> Image.Image:
         return picture
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as e:
         raise BadInput(f"image {index + 1} cannot be decoded ({e}); PNG, JPEG, BMP and WebP are read") from e
-
-
-def _pixels(picture: Image.Image, mode: str, height: int, width: int) -> np.ndarray:
-    """uint8 (C, H, W); bilinear resize where the size differs. The runner's `image.py` does exactly this."""
-    import numpy as np
-    from PIL import Image
-
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(picture, dtype=np.uint8)
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))

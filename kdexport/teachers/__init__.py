@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from kdexport import registry
 from kdexport.errors import BadInput
@@ -47,6 +47,11 @@ class TeacherKind(Protocol):
 
 def teacher_kind(name: str) -> TeacherKind:
     return cast(TeacherKind, registry.load("teachers", name))
+
+
+def member_of(given: TeacherSource, /, **fields: Any) -> TeacherMember:
+    """A TeacherMember of these fields, and of what the project file says in the same way for each kind."""
+    return TeacherMember(weight=given.weight, seen_dev="train" in given.trained_on, licence=given.licence, **fields)
 
 
 def columns_for(member_classes: Sequence[str], classes: Sequence[str], where: str) -> list[int]:

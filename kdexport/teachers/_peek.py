@@ -9,9 +9,9 @@ from math import prod
 from pathlib import Path
 
 from kdexport.backbones import InputShape, backbone_of, parse_spec
-from kdexport.errors import BadInput
+from kdexport.errors import BadInput, Damaged
 from kdexport.nouns.project import TeacherSource
-from kdexport.storage.files import read_json
+from kdexport.storage.files import read_users_json
 
 MAX_HEADER_BYTES = 100 << 20
 
@@ -43,8 +43,18 @@ def glance(source: TeacherSource, num_classes: int, shape: InputShape) -> Teache
         total = sum(prod(s) for s in shapes.values())
         tables = sum(prod(s) for name, s in shapes.items() if "embeddings" in name)
         spec_file = folder / "spec.json"
-        return TeacherGlance(total, total - tables, read_json(spec_file) if spec_file.is_file() else None)
+        return TeacherGlance(total, total - tables, read_users_json(spec_file) if spec_file.is_file() else None)
     return TeacherGlance(None, None)
+
+
+def require_tokenizer(path: Path) -> None:
+    """Raises Damaged where the file is no tokenizer."""
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as e:  # tokenizers raises the bare class
+        raise Damaged(f"{path}: not a tokenizer ({e}); save it again with a fast tokenizer") from e
 
 
 def tokenizer_of(source: TeacherSource) -> str:
@@ -59,9 +69,9 @@ def classes_of(source: TeacherSource) -> tuple[str, ...]:
     if source.labels:
         return source.labels
     if source.model and (source.model / "labels.json").is_file():
-        return tuple(read_json(source.model / "labels.json"))
+        return tuple(read_users_json(source.model / "labels.json"))
     if source.model and (source.model / "config.json").is_file():
-        names = read_json(source.model / "config.json").get("id2label") or {}
+        names = read_users_json(source.model / "config.json").get("id2label") or {}
         return tuple(names[k] for k in sorted(names, key=int))
     raise BadInput("data.labelled is false: give 'labels' for the first teacher, in the order of its outputs")
 

@@ -87,15 +87,15 @@ class Teachers:
         self.engines = [MemberEngine(m, folder, folder / m.graph, threads) if m.graph else None for m in self.members]
         self.columns = [columns_for(m.classes, classes, m.source) for m in self.members]
 
-    def logits(self, inputs: Sequence[Raw]) -> np.ndarray:
+    def logits(self, inputs: Sequence[Raw], batch_rows: int = BATCH_ROWS) -> np.ndarray:
         """float32 (N, C) in project class order: a single teacher's own logits, or the log of the weighted mean
         probability of an ensemble. Rows are batched by length, so the same list gives the same bits."""
-        answers = [self._member_logits(i, inputs) for i in range(len(self.members))]
+        answers = [self._member_logits(i, inputs, batch_rows) for i in range(len(self.members))]
         for answer, member in zip(answers, self.members, strict=True):
             _require_finite(answer, member, inputs)
         return answers[0] if len(answers) == 1 else combine(answers, [m.weight for m in self.members])
 
-    def _member_logits(self, index: int, inputs: Sequence[Raw]) -> np.ndarray:
+    def _member_logits(self, index: int, inputs: Sequence[Raw], batch_rows: int) -> np.ndarray:
         import numpy as np
 
         engine, member = self.engines[index], self.members[index]
@@ -104,8 +104,8 @@ class Teachers:
             return np.ascontiguousarray(self._in_order(answer, index))
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         result = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
-        for start in range(0, len(order), BATCH_ROWS):
-            rows = order[start : start + BATCH_ROWS]
+        for start in range(0, len(order), batch_rows):
+            rows = order[start : start + batch_rows]
             result[rows] = self._in_order(engine.logits([inputs[i] for i in rows]), index)
         return result
 

@@ -44,7 +44,7 @@ def check(source: TeacherSource, context: TeacherContext) -> None:
     if source.fit.base is not None:
         model.check_base(source.fit.base)
     else:
-        parse_spec(source.fit.spec or {}, "teachers: fit: spec")
+        parse_spec(source.fit.spec or {}, "fit.spec")
 
 
 def content(source: TeacherSource) -> str:

@@ -15,7 +15,7 @@ from kdexport.nouns.project import TeacherSource
 from kdexport.nouns.teacher import TeacherMember
 from kdexport.storage.files import content_key, sha256_file
 from kdexport.storage.tables import Raw
-from kdexport.teachers import TeacherContext, columns_for
+from kdexport.teachers import TeacherContext, columns_for, member_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
     assert source.function is not None
     check(source, context)
-    return TeacherMember(
+    return member_of(
+        source,
         kind="function",
         name=source.function,
         classes=source.labels or context.classes,
-        weight=source.weight,
         source=source.function,
         sha256=content(source),
-        seen_dev="train" in source.trained_on,
-        licence=source.licence,
     )
 
 
@@ -65,7 +63,10 @@ def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) 
         raise BadInput(f"teacher {source.function}: raised {e!r}; correct it, KDEXPORT_DEBUG=1 shows where") from e
     wanted = (len(inputs), len(member.classes))
     if logits.shape != wanted:
-        raise BadInput(f"teacher {source.function}: logits of shape {wanted} are wanted, found {logits.shape}")
+        raise BadInput(
+            f"teacher {source.function}: logits of shape {wanted} are wanted, found {logits.shape}; a row for each "
+            "input, a column for each class in the order of 'labels', else of the sorted class names"
+        )
     return logits
 
 

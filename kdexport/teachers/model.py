@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdexport.backbones import parse_spec
 from kdexport.errors import BadInput, Damaged, Unsupported
 from kdexport.export.onnx import INPUT_NAMES, export_graph, fuse_transformer
 from kdexport.nouns.manifest import Preprocessor
 from kdexport.nouns.project import TeacherSource
 from kdexport.nouns.teacher import TeacherMember
-from kdexport.storage.files import read_json, replacing, sha256_file, write_bytes
+from kdexport.storage.files import read_users_json, replacing, sha256_file, write_bytes
 from kdexport.storage.tables import Raw
-from kdexport.teachers import TeacherContext, columns_for
+from kdexport.teachers import TeacherContext, columns_for, member_of
 from kdexport.teachers._optimum import export_with_optimum
+from kdexport.teachers._peek import require_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +45,12 @@ def check(source: TeacherSource, context: TeacherContext) -> None:
         raise BadInput(f"{source.model}: no such folder; a teacher folder holds config.json and model.safetensors")
     if (source.model / "spec.json").is_file():
         _refuse_pickle(source.model)
-        columns_for(read_json(source.model / "labels.json"), context.classes, str(source.model))
+        parse_spec(read_users_json(source.model / "spec.json"), str(source.model / "spec.json"))
+        columns_for(read_users_json(source.model / "labels.json"), context.classes, str(source.model))
         return
     names = read_config(source.model).get("id2label") or {}
     _refuse_pickle(source.model)
-    _tokenizer_file(source.model)
+    tokenizer = _tokenizer_file(source.model)
     if source.labels and names and len(source.labels) != len(names):
         raise BadInput(
             f"{source.model}: labels: {len(source.labels)} names are given, the model has {len(names)} outputs; "
@@ -55,6 +58,7 @@ def check(source: TeacherSource, context: TeacherContext) -> None:
         )
     if source.labels or names:
         columns_for(source.labels or tuple(names.values()), context.classes, str(source.model))
+    require_tokenizer(tokenizer)
 
 
 def check_base(folder: Path) -> None:
@@ -62,7 +66,7 @@ def check_base(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise BadInput(f"{folder / 'config.json'}: no such file; the base is a Hugging Face model folder")
     _refuse_pickle(folder)
-    _tokenizer_file(folder)
+    require_tokenizer(_tokenizer_file(folder))
 
 
 def content(source: TeacherSource) -> str:
@@ -87,11 +91,11 @@ def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder:
     embedding = model.get_input_embeddings().weight.detach().float().contiguous()
     with replacing(folder / "embedding.safetensors") as temporary:
         save_file({"embedding": embedding}, temporary)
-    return TeacherMember(
+    return member_of(
+        source,
         kind="model",
         name=source.model.name,
         classes=classes,
-        weight=source.weight,
         num_params=sum(p.numel() for p in model.parameters()),
         num_embedding_params=embedding.numel(),
         graph=graph,
@@ -102,8 +106,6 @@ def _sequence_classifier(source: TeacherSource, context: TeacherContext, folder:
         embedding="embedding.safetensors",
         source=str(source.model),
         sha256=content(source),
-        seen_dev="train" in source.trained_on,
-        licence=source.licence,
     )
 
 
@@ -144,7 +146,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a sequence classifier. Raises Unsupported for what is none."""
     if not (folder / "config.json").is_file():
         raise BadInput(f"{folder / 'config.json'}: no such file; is this a Hugging Face model folder?")
-    config: dict[str, Any] = read_json(folder / "config.json")
+    config: dict[str, Any] = read_users_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise Damaged(f"{folder / 'config.json'}: not a model's configuration; save the model again")
     architecture = (config.get("architectures") or ["none"])[0]
     if not architecture.endswith("ForSequenceClassification"):
         raise Unsupported(
@@ -228,8 +232,8 @@ def _tokenizer_file(model: Path) -> Path:
 
 def write_tokenizer(model: Path, folder: Path) -> int:
     """Copy the tokenizer as one tokenizers file, its truncation set; returns the longest sequence."""
-    document = read_json(_tokenizer_file(model))
-    config = read_json(model / "config.json")
+    document = read_users_json(_tokenizer_file(model))
+    config = read_users_json(model / "config.json")
     limit = min(int(config.get("max_position_embeddings") or MAX_LENGTH), MAX_LENGTH)
     if document.get("truncation"):
         limit = min(limit, int(document["truncation"]["max_length"]))
@@ -272,13 +276,13 @@ def _own_model(source: TeacherSource, context: TeacherContext, folder: Path) -> 
     """A folder written from a backbone: spec.json, model.safetensors, preprocessor.json, labels.json."""
     from safetensors.torch import load_file
 
-    from kdexport.backbones import backbone_of, count_params, parse_spec
+    from kdexport.backbones import backbone_of, count_params
 
     assert source.model is not None
-    spec = parse_spec(read_json(source.model / "spec.json"), str(source.model / "spec.json"))
-    classes = tuple(read_json(source.model / "labels.json"))
+    spec = parse_spec(read_users_json(source.model / "spec.json"), str(source.model / "spec.json"))
+    classes = tuple(read_users_json(source.model / "labels.json"))
     columns_for(classes, context.classes, str(source.model))
-    preprocessor = Preprocessor.model_validate(read_json(source.model / "preprocessor.json"))
+    preprocessor = Preprocessor.model_validate(read_users_json(source.model / "preprocessor.json"))
     module = backbone_of(spec).build(spec, len(classes))
     module.load_state_dict(load_file(source.model / "model.safetensors"))
     module.eval()
@@ -288,11 +292,11 @@ def _own_model(source: TeacherSource, context: TeacherContext, folder: Path) -> 
     example = example_input(preprocessor)
     name = INPUT_NAMES[preprocessor.kind]
     export_graph(module, [example], [name], folder / "teacher.onnx", tokens=is_text)
-    return TeacherMember(
+    return member_of(
+        source,
         kind="model",
         name=source.model.name,
         classes=classes,
-        weight=source.weight,
         num_params=count_params(module),
         graph="teacher.onnx",
         input_names=(name,),
@@ -300,8 +304,6 @@ def _own_model(source: TeacherSource, context: TeacherContext, folder: Path) -> 
         tokenizer="tokenizer.json" if is_text else None,
         source=str(source.model),
         sha256=weights_hash(source.model),
-        seen_dev="train" in source.trained_on,
-        licence=source.licence,
     )
 
 

@@ -11,10 +11,11 @@ from kdexport.errors import BadInput, Damaged, Unsupported
 from kdexport.nouns.manifest import Preprocessor
 from kdexport.nouns.project import TeacherSource
 from kdexport.nouns.teacher import TeacherMember
-from kdexport.storage.files import content_key, read_json, sha256_file
+from kdexport.storage.files import content_key, read_users_json, sha256_file
 from kdexport.storage.tables import Raw
 from kdexport.tasks import load_task
-from kdexport.teachers import TeacherContext, columns_for
+from kdexport.teachers import TeacherContext, columns_for, member_of
+from kdexport.teachers._peek import require_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,11 +31,11 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
     inputs = [i for i in model.graph.input if i.name not in weights]
     is_text = _is_text(context)
     preprocessor = _text_preprocessor(source.onnx, folder) if is_text else _image_preprocessor(inputs[0], context)
-    return TeacherMember(
+    return member_of(
+        source,
         kind="onnx",
         name=source.onnx.stem,
         classes=source.labels or context.classes,
-        weight=source.weight,
         num_params=sum(_size(i.dims) for i in model.graph.initializer if i.data_type in (1, 10, 16)),
         graph="teacher.onnx",
         input_names=tuple(i.name for i in inputs),
@@ -42,8 +43,6 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
         tokenizer=preprocessor.tokenizer or None,
         source=str(source.onnx),
         sha256=content(source),
-        seen_dev="train" in source.trained_on,
-        licence=source.licence,
     )
 
 
@@ -67,7 +66,7 @@ def _checked(source: TeacherSource, context: TeacherContext) -> Any:
     classes = source.labels or context.classes
     columns_for(classes, context.classes, str(source.onnx))
     if _is_text(context):
-        _tokenizer_file(source.onnx)
+        require_tokenizer(_tokenizer_file(source.onnx))
     return model
 
 
@@ -115,7 +114,7 @@ def _copy_graph(graph: Path, path: Path) -> None:
 def _text_preprocessor(graph: Path, folder: Path) -> Preprocessor:
     beside = _tokenizer_file(graph)
     shutil.copyfile(beside, folder / "tokenizer.json")
-    truncation = read_json(beside).get("truncation") or {}
+    truncation = read_users_json(beside).get("truncation") or {}
     limit = min(int(truncation.get("max_length", MAX_LENGTH)), MAX_LENGTH)
     return Preprocessor(kind="text", tokenizer="tokenizer.json", max_length=limit)
 

@@ -15,7 +15,7 @@ from kdexport.nouns.project import TeacherSource
 from kdexport.nouns.teacher import TeacherMember
 from kdexport.storage.files import sha256_bytes, sha256_file
 from kdexport.storage.tables import Raw
-from kdexport.teachers import TeacherContext, columns_for
+from kdexport.teachers import TeacherContext, columns_for, member_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,15 +26,13 @@ SMALLEST_PROBABILITY = 1e-7
 def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
     assert source.scores is not None
     classes = _classes(source, context)
-    return TeacherMember(
+    return member_of(
+        source,
         kind="scores",
         name=source.scores.stem,
         classes=classes,
-        weight=source.weight,
         source=str(source.scores),
         sha256=content(source),
-        seen_dev="train" in source.trained_on,
-        licence=source.licence,
     )
 
 

@@ -27,15 +27,12 @@ CPU part\t: 0xd40
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, files: dict[str, str], own: str, cpuinfo: str = "") -> None:
-    """A machine whose /proc and cgroup files lie in `folder`."""
-    for name, text in files.items():
+    """A machine whose /proc lies in `folder`, with `files` below /sys/fs/cgroup."""
+    cgroups = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in {**cgroups, "proc/self/cgroup": own, "proc/cpuinfo": cpuinfo}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    (folder / "own").write_text(own)
-    (folder / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(environment, "CGROUPS", folder)
-    monkeypatch.setattr(environment, "OWN_CGROUPS", folder / "own")
-    monkeypatch.setattr(environment, "CPUINFO", folder / "cpuinfo")
+    monkeypatch.setattr(environment, "ROOT", folder)
 
 
 def test_model_and_instructions_come_from_the_first_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -53,41 +50,16 @@ def test_an_arm_server_is_named_by_its_part(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_a_machine_without_proc_or_cgroups_is_described_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    for name in ("CGROUPS", "OWN_CGROUPS", "CPUINFO"):
-        monkeypatch.setattr(environment, name, tmp_path / "absent")
+    monkeypatch.setattr(environment, "ROOT", tmp_path / "absent")
     found = detect(threads=1)
     assert found.cpu
     assert found.cores_allowed >= 1
     assert found.memory_bytes > 0
 
 
-@pytest.mark.parametrize(
-    ("files", "own"),
-    [
-        ({"pod/cpu.max": "50000 100000", "pod/box/cpu.max": "max 100000"}, "0::/pod/box\n"),
-        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "3:cpu,cpuacct:/\n2:memory:/\n"),
-    ],
-    ids=["v2, set by the parent", "v1"],
-)
-def test_a_quota_of_half_a_core_is_seen(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], own: str
-):
-    machine(monkeypatch, tmp_path, files, own)
-    assert environment.cores_allowed() == 0.5
-
-
-@pytest.mark.parametrize(
-    ("files", "own"),
-    [
-        ({"cpu.max": "max 100000"}, "0::/\n"),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "3:cpu:/\n"),
-    ],
-    ids=["v2", "v1"],
-)
-def test_no_quota_leaves_the_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], own: str):
-    machine(monkeypatch, tmp_path, files, own)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
-    assert environment.cores_allowed() == 3
+def test_a_quota_of_a_third_of_a_core_is_seen_to_the_hundredth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    machine(monkeypatch, tmp_path, {"box/cpu.max": "33333 100000"}, "0::/box\n")
+    assert environment.cores_allowed() == 0.33
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_a_document_that_is_no_mapping_is_refused(write):
         ("doors: 2\n", ":1: the document: required key 'name' is missing"),
         ("name: 8.9\n", ":1: name: text is wanted, found 8.9; put it in quotes"),
         ("name: no\n", ":1: name: text is wanted, found False; put it in quotes"),
-        ("name: x\ndoors: 0\n", ":2: doors: Input should be greater than or equal to 1"),
+        ("name: x\ndoors: 0\n", ":2: doors: Input should be greater than or equal to 1; found 0"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_line_and_remedy(write, text, wanted):

@@ -11,7 +11,8 @@ def cores_allowed(root: Path = Path("/")) -> float:
     """Cores by affinity or by the smallest CPU quota that binds this process, whichever is less.
 
     A fraction where the quota is one (0.5: half of every period). `root` stands in for / in tests."""
-    quotas = [q for folder in _cgroup_folders(root) for q in (_quota_v2(folder), _quota_v1(folder)) if q is not None]
+    folders = cgroup_folders("cpu", root)
+    quotas = [q for folder in folders for q in (_quota_v2(folder), _quota_v1(folder)) if q is not None]
     return min([float(_cores_by_affinity()), *quotas])
 
 
@@ -21,19 +22,19 @@ def _cores_by_affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _cgroup_folders(root: Path) -> Iterator[Path]:
-    """This process's own cgroup and all above it: the quota of each binds.
+def cgroup_folders(controller: str, root: Path = Path("/")) -> Iterator[Path]:
+    """This process's own cgroup of a controller ("cpu", "memory") and all above it: the limit of each binds.
 
-    In a container /proc/self/cgroup may hold the host's path, absent here; the mount itself then has the quota."""
+    In a container /proc/self/cgroup may hold the host's path, absent here; the mount itself then has the limit."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         lines = ["0::/"]
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        for name in (controllers, "cpu") if controllers else ("", "unified"):
+        for name in (controllers, controller) if controllers else ("", "unified"):
             mount = root / "sys/fs/cgroup" / name
             own = mount / path.lstrip("/")
             yield from (p for p in (own, *own.parents) if p == mount or mount in p.parents)

@@ -15,6 +15,18 @@ class BadImage(ValueError):
     """A file that cannot be read as an image; the message names it."""
 
 
+def pixels_of(picture: Any, mode: str, width: int, height: int) -> Any:
+    """uint8 (C, H, W) of a Pillow image: converted to `mode` (L or RGB), resized bilinearly where the size differs."""
+    from PIL import Image
+
+    pillow: Any = Image
+    picture = picture.convert(mode)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), pillow.BILINEAR)
+    pixels = np.asarray(picture, np.uint8)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
 class ImageEncoder:
     """Decode -> mode -> (width, height), bilinear, only where the size differs -> / 255 -> (x - mean) / std."""
 
@@ -35,17 +47,17 @@ class ImageEncoder:
             with self._pillow.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(f"{name}: {image.width} x {image.height} pixels is over {MAX_PIXELS:,}")
-                picture = image.convert(self._mode)
+                pixels = pixels_of(image, self._mode, *self._size)
         except BadImage:
             raise
         except (OSError, ValueError, SyntaxError, self._pillow.DecompressionBombError) as e:
             reason = getattr(e, "strerror", None) or "not an image that Pillow can decode, or a truncated one"
             raise BadImage(f"{name}: cannot be read ({reason})") from e
-        if picture.size != self._size:
-            picture = picture.resize(self._size, self._pillow.BILINEAR)
-        pixels = np.asarray(picture, np.float32) / np.float32(255)
-        channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        return np.ascontiguousarray((channels - self._mean) / self._std)[None]
+        return self.normalise(pixels[None])
+
+    def normalise(self, pixels: Any) -> Any:
+        """float32 of the same shape, of uint8 pixels (B, C, H, W)."""
+        return (pixels.astype(np.float32) / np.float32(255) - self._mean) / self._std
 
     def encode_batch(self, sources: list[str | bytes | Path]) -> Any:
         """float32 (B, C, H, W)."""
