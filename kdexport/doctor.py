@@ -12,12 +12,11 @@ from kdexport.measure.environment import detect
 from kdexport.nouns.base import Noun
 from kdexport.nouns.measurement import Environment
 from kdexport.nouns.project import Project
-from kdexport.runtimes import load_runtime
+from kdexport.runtimes import distribution, load_runtime
 from kdexport.tasks import load_task
 from kdexport.teachers._peek import classes_of
 
 ASSUMED_ACCURACY = 0.9
-DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx"}  # the package's name where it is not the runtime's
 
 
 class RuntimeStatus(Noun):
@@ -64,8 +63,8 @@ def _status(name: str, environment: Environment) -> RuntimeStatus:
     install = load_runtime(name).missing()
     if install:
         return RuntimeStatus(name=name, version=None, install=install)
-    package = DISTRIBUTIONS.get(name, name)
-    return RuntimeStatus(name=name, version=environment.packages.get(package, "unknown version"))
+    found = distribution(name)
+    return RuntimeStatus(name=name, version=found[1] if found else "unknown version")
 
 
 def _examine_data(path: Path, accuracy: float | None) -> DataCheckup:
@@ -73,9 +72,11 @@ def _examine_data(path: Path, accuracy: float | None) -> DataCheckup:
 
     from kdexport.measure.statistics import smallest_detectable_loss
 
-    project = project_file.load_project(path).project
+    loaded = project_file.load_project(path)
+    project = loaded.project
     licences = project_file.refuse_forbidden(project, path)
     dataset = read_project_data(project)
+    project_file.check(loaded, dataset)
     used = ASSUMED_ACCURACY if accuracy is None else accuracy
     loss = smallest_detectable_loss(len(dataset.test), used)
     counts = np.bincount(dataset.train.labels) if dataset.train.labels is not None else np.array([len(dataset.train)])

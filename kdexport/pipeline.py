@@ -16,7 +16,6 @@ from kdexport.bundle.write import is_bundle
 from kdexport.dataset import Dataset, Split, read_dataset
 from kdexport.export.graph_cost import graph_cost
 from kdexport.measure.environment import cores_allowed, detect, fingerprint
-from kdexport.measure.metrics import check as check_metric
 from kdexport.measure.metrics import fit_threshold, score
 from kdexport.nouns.base import Noun
 from kdexport.nouns.bench import BenchResult, QualityResult, Timed
@@ -212,15 +211,6 @@ class Run:
     @property
     def teach_folder(self) -> Path:
         return self.workspace.folder_of("teach", teach.VERSION, self.teach_inputs)
-
-    def check(self) -> None:
-        """Raises what is wrong with metric or teachers and can be told before any work."""
-        dataset = self.dataset
-        with self.loaded.blamed("metric"):
-            check_metric(self.project.metric, dataset.classes)
-        for index, teacher in enumerate(self.project.teachers):
-            with self.loaded.blamed("teachers", index):
-                teach.check(teacher, self.project, dataset, self.training_threads)
 
     def open_teachers(self) -> Teachers:
         from kdexport.teachers._run import Teachers
@@ -644,7 +634,7 @@ def open_run(
 def plan(project: str | Path, out: str | Path = "kdexport-run") -> Plan:
     """Size students for every target of a project; nothing is trained."""
     this = open_run(Path(project), Path(out))
-    this.check()
+    project_file.check(this.loaded, this.dataset)
     return this.plan
 
 
@@ -663,7 +653,7 @@ def run(
     with this.workspace.locked():
         if remeasure:
             this.workspace.forget_decisions()
-        this.check()
+        project_file.check(this.loaded, this.dataset)
         document = this.document()
         write_report(document, this.workspace.out)
     return document

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexport import catalogue, registry
+from kdexport.dataset import Dataset
 from kdexport.errors import BadInput, KdexportError
 from kdexport.nouns.profile import HardwareProfile
 from kdexport.nouns.project import Project
@@ -110,6 +111,20 @@ def _resolve_paths(node: Any, base: Path) -> None:
             node[key] = str(base / value)
         else:
             _resolve_paths(value, base)
+
+
+def check(loaded: LoadedProject, dataset: Dataset) -> None:
+    """What is wrong with metric or teachers and can be told from files alone: before the machine is calibrated, and
+    before the first of several teachers is fitted for an hour. Raises BadInput, Damaged, Unsupported."""
+    from kdexport.measure import metrics
+    from kdexport.teachers import context_of, teacher_kind
+
+    with loaded.blamed("metric"):
+        metrics.check(loaded.project.metric, dataset.classes)
+    context = context_of(loaded.project, dataset, threads=1)
+    for index, source in enumerate(loaded.project.teachers):
+        with loaded.blamed("teachers", index):
+            teacher_kind(source.kind).check(source, context)
 
 
 def refuse_forbidden(project: Project, path: Path) -> list[str]:

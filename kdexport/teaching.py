@@ -17,7 +17,7 @@ from kdexport.nouns.project import Data, Fit, Project, TeacherSource
 from kdexport.nouns.target import LOCAL
 from kdexport.nouns.teacher import TeacherSet
 from kdexport.storage.files import content_key
-from kdexport.teachers import TeacherContext, fit, model
+from kdexport.teachers import TeacherContext, context_of, fit, model
 from kdexport.teachers._run import Teachers
 from kdexport.training.loop import Progress
 
@@ -75,15 +75,8 @@ def _context(settings: Fit, data: Data, dataset: Dataset) -> TeacherContext:
     assert dataset.train.labels is not None
     assert dataset.dev.labels is not None
     source = TeacherSource(fit=settings)
-    return TeacherContext(
-        project=Project(name="teacher", task="text_classification", teachers=(source,), data=data, targets=(LOCAL,)),
-        classes=dataset.classes,
-        train_inputs=dataset.train.inputs,
-        train_labels=dataset.train.labels,
-        dev_inputs=dataset.dev.inputs,
-        dev_labels=dataset.dev.labels,
-        threads=max(1, int(cores_allowed())),
-    )
+    project = Project(name="teacher", task="text_classification", teachers=(source,), data=data, targets=(LOCAL,))
+    return context_of(project, dataset, max(1, int(cores_allowed())))
 
 
 def _accuracy(teachers: Teachers, split: Split) -> Quality:

@@ -443,8 +443,19 @@ def test_a_teacher_that_cannot_answer_is_told_before_any_work_even_as_the_second
     world.write("bad.jsonl", row + '{"text": "b"}\n')
     first = {"function": "wrong_inputs_teacher:answer"}
     line = world.run_fails(teachers=[first, teacher])
+    assert line == world.fails("doctor", world.folder / "kdexport.yaml")
     assert line.startswith(f"{world.folder}/kdexport.yaml:3: teachers[1]: ")
     assert re.search(message, line)
+
+
+def test_scores_that_lack_the_test_rows_are_told_before_any_work(world: World) -> None:
+    texts = [line.rpartition(",")[0] for line in (world.folder / "train.csv").read_text().splitlines()[1:]]
+    rows = [json.dumps({"text": t, "scores": {c: float(c in t) for c in CLASSES}}) for t in texts]
+    world.write("s.jsonl", "\n".join(rows) + "\n")
+    line = world.run_fails(teachers=[{"scores": "s.jsonl"}])
+    assert re.search(r"s\.jsonl: no scores for 20 of 80 inputs, first: 'card test\.csv number 0'; score them too", line)
+    line = world.run_fails(teachers=[{"scores": "s.jsonl"}], training={"augment_per_row": 2})
+    assert re.search(r"s\.jsonl: holds no scores of variants; set training\.augment_per_row to 0", line)
 
 
 def test_a_base_that_cannot_be_fitted_leaves_no_work_folder(world: World) -> None:
@@ -470,8 +481,23 @@ def test_a_function_that_answers_wrongly_is_told_with_what_it_gave(world: World,
     assert not list(world.out.glob("stages/label-*/labels.json"))
 
 
-def test_a_model_of_zeros_is_refused(world: World) -> None:
+def test_a_tokenizer_of_another_model_is_told_from_the_first_answer(world: World) -> None:
+    world.write("t.onnx", text_model(3))
+    word_piece(lowercase=True).save(str(world.folder / "tokenizer.json"))
+    line = world.run_fails(teachers=[{"onnx": "t.onnx", "labels": [*CLASSES, "transfer"]}], late=True)
+    assert re.search(r"t\.onnx: cannot answer \(.*out of data bounds.*\); do its inputs, its tokenizer\.json", line)
+
+
+def test_outputs_without_a_name_are_told_from_the_first_answer(world: World) -> None:
+    world.write("t.onnx", text_model(200))
+    word_piece(lowercase=True).save(str(world.folder / "tokenizer.json"))
+    line = world.run_fails(teachers=[{"onnx": "t.onnx"}], late=True)
+    assert re.search(r"t\.onnx: answers with shape \(\d+, 3\), but 2 classes are named; give 'labels'", line)
+
+
+def test_a_model_whose_head_would_be_made_up_or_is_of_zeros_is_refused(world: World) -> None:
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import BertConfig, BertForSequenceClassification
 
     settings = BertConfig(
@@ -486,6 +512,12 @@ def test_a_model_of_zeros_is_refused(world: World) -> None:
     word_piece(lowercase=True).save(str(world.folder / "teacher" / "tokenizer.json"))
     line = world.run_fails(teachers=[{"model": "teacher"}], late=True)
     assert re.search(r"teacher: gives the same score for every class and input; are its weights zero\?", line)
+
+    weights = world.folder / "teacher" / "model.safetensors"
+    body = {k: v for k, v in load_file(weights).items() if not k.startswith("classifier")}
+    save_file(body, weights, {"format": "pt"})
+    line = world.run_fails(teachers=[{"model": "teacher"}], late=True)
+    assert re.search(r"model\.safetensors: lacks 2 of the model's tensors, as classifier\.bias; save the whole", line)
 
 
 # --- the run folder

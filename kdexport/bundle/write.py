@@ -17,6 +17,7 @@ from typing import Any
 from kdexport.bundle.runner import verify as runner_verify
 from kdexport.errors import BadInput
 from kdexport.nouns.manifest import FileEntry, Manifest
+from kdexport.runtimes import distribution
 from kdexport.storage.files import canonical_json, sha256_bytes, sha256_file, to_plain
 
 logger = getLogger(__name__)
@@ -98,7 +99,11 @@ def _requirements(manifest: Manifest) -> str:
     reads = {"text": "tokenizers", "image": "Pillow"}[manifest.preprocessor.kind]
     if manifest.artifact == "recipe":
         return "".join(f"{name}>={RECIPE_REQUIREMENTS[name]}\n" for name in (reads, "numpy"))
-    return "".join(f"{name}>={version(name)}\n" for name in (manifest.runtime, reads, "numpy"))
+    runtime = distribution(manifest.runtime)
+    if runtime is None:
+        raise BadInput(f"runtime {manifest.runtime} is not installed here, so no engine of it can be bundled")
+    versions = (runtime, *((name, version(name)) for name in (reads, "numpy")))
+    return "".join(f"{name}>={found}\n" for name, found in versions)
 
 
 def _manifest_bytes(manifest: Manifest) -> bytes:

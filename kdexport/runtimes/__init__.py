@@ -37,5 +37,13 @@ class Runtime(Protocol):
     def open_engine(self, path: Path, threads: int) -> Engine: ...
 
 
+def distribution(name: str) -> tuple[str, str] | None:
+    """(package name on PyPI, version) that provides a runtime's module here; None where nothing does."""
+    from importlib.metadata import packages_distributions, version
+
+    found = packages_distributions().get(name)
+    return (found[0], version(found[0])) if found else None
+
+
 def load_runtime(name: str, where: str = "") -> Runtime:
     return cast(Runtime, registry.load("runtimes", name, where))

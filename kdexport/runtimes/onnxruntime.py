@@ -61,5 +61,5 @@ def open_engine(path: Path, threads: int) -> OnnxRuntimeEngine:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads > 1 else "1")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # an error is raised too: once is enough
     return OnnxRuntimeEngine(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))

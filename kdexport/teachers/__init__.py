@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from kdexport import registry
+from kdexport.dataset import Dataset
 from kdexport.errors import BadInput
 from kdexport.nouns.project import Project, TeacherSource
 from kdexport.nouns.teacher import TeacherMember
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TeacherContext:
-    """What making a teacher may need to know: the project, its classes, its training rows without dev, its dev rows."""
+    """What making a teacher may need to know: the project, its classes, its training rows without dev, its dev rows,
+    and the other rows that it will be asked: test rows and queries."""
 
     project: Project
     classes: tuple[str, ...]
@@ -36,6 +38,20 @@ class TeacherContext:
     dev_inputs: Sequence[Raw]
     dev_labels: np.ndarray | None
     threads: int
+    other_inputs: Sequence[Raw] = ()
+
+
+def context_of(project: Project, dataset: Dataset, threads: int) -> TeacherContext:
+    return TeacherContext(
+        project=project,
+        classes=dataset.classes,
+        train_inputs=dataset.train.inputs,
+        train_labels=dataset.train.labels,
+        dev_inputs=dataset.dev.inputs,
+        dev_labels=dataset.dev.labels,
+        threads=threads,
+        other_inputs=[*dataset.test.inputs, *dataset.unlabelled, *dataset.query_test],
+    )
 
 
 class TeacherKind(Protocol):

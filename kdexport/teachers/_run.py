@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexport.errors import BadInput
+from kdexport.errors import BadInput, KdexportError
 from kdexport.nouns.project import TeacherSource
 from kdexport.nouns.teacher import TeacherMember, TeacherSet
 from kdexport.runtimes.onnxruntime import open_engine
@@ -106,8 +106,20 @@ class Teachers:
         result = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
         for start in range(0, len(order), batch_rows):
             rows = order[start : start + batch_rows]
-            result[rows] = self._in_order(engine.logits([inputs[i] for i in rows]), index)
+            result[rows] = self._in_order(self._asked(engine, [inputs[i] for i in rows]), index)
         return result
+
+    def _asked(self, engine: MemberEngine, inputs: Sequence[Raw]) -> np.ndarray:
+        """Raises BadInput where the graph cannot take what its own preprocessing gives it."""
+        try:
+            return engine.logits(inputs)
+        except (KdexportError, MemoryError):
+            raise
+        except Exception as e:  # the classes of ONNX Runtime have no common base
+            raise BadInput(
+                f"teacher {engine.member.source}: cannot answer ({' '.join(str(e).split())}); "
+                "do its inputs, its tokenizer.json and its weights belong together?"
+            ) from e
 
     def _in_order(self, answer: np.ndarray, index: int) -> np.ndarray:
         """The project's classes of a member's answer. Raises BadInput where it has other outputs than names."""

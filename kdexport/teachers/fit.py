@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexport.backbones import backbone_of, parse_spec
-from kdexport.errors import Unsupported
+from kdexport.errors import BadInput, Unsupported
 from kdexport.nouns.project import Fit, TeacherSource
 from kdexport.nouns.teacher import TeacherMember
 from kdexport.storage.files import read_json, replacing, write_bytes, write_json
@@ -41,6 +41,8 @@ def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> Teach
 def check(source: TeacherSource, context: TeacherContext) -> None:
     """The base model's files, or the backbone's spec."""
     assert source.fit is not None
+    if context.train_labels is None:
+        raise BadInput("a teacher cannot be fitted on unlabelled data; data.labelled is false")
     if source.fit.base is not None:
         model.check_base(source.fit.base)
     else:

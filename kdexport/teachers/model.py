@@ -161,8 +161,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_classifier(folder: Path, num_labels: int | None = None) -> Any:
-    """The model in fp32, from safetensors alone; a `.bin` checkpoint is read with weights_only."""
+    """The model in fp32, from safetensors alone; a `.bin` checkpoint is read with weights_only.
+
+    num_labels: a new head of so many classes. Raises Damaged where the head, or anything else, is not in the file:
+    transformers would make it up at random."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
@@ -172,16 +176,23 @@ def load_classifier(folder: Path, num_labels: int | None = None) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, found = AutoModelForSequenceClassification.from_pretrained(
                 str(folder),
                 local_files_only=True,
                 attn_implementation="eager",
                 torch_dtype=torch.float32,
                 use_safetensors=_weights_file(folder).suffix == ".safetensors",
+                output_loading_info=True,
                 **extra,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as e:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
         raise BadInput(f"{folder}: the model cannot be loaded ({str(e).splitlines()[0]})") from e
+    if num_labels is None and found["missing_keys"]:
+        lacking = sorted(found["missing_keys"])
+        raise Damaged(
+            f"{_weights_file(folder)}: lacks {len(lacking)} of the model's tensors, as {lacking[0]}; save the whole "
+            "fine-tuned model, or fine-tune this one: kdexport teacher fit --base DIR --train FILE --out DIR"
+        )
     return model.eval()
 
 

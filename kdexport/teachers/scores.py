@@ -41,12 +41,14 @@ def check(source: TeacherSource, context: TeacherContext) -> None:
 
 
 def _classes(source: TeacherSource, context: TeacherContext) -> tuple[str, ...]:
-    """Of a file that scores every row of train and dev for every class of the data. Raises BadInput."""
+    """Of a file that scores every row of the data for every class. Raises BadInput."""
     assert source.scores is not None
+    if context.project.training.augment_per_row:
+        raise BadInput(f"{source.scores}: holds no scores of variants; set training.augment_per_row to 0")
     table = _read(source.scores)
     classes = source.labels or tuple(sorted({c for scores in table.values() for c in scores}))
     columns_for(classes, context.classes, str(source.scores))
-    _require(table, [*context.train_inputs, *context.dev_inputs], source.scores)
+    _require(table, [*context.train_inputs, *context.dev_inputs, *context.other_inputs], source.scores)
     return classes
 
 
