@@ -8,10 +8,12 @@ from pydantic import Field
 
 from kdexport import project_file, registry
 from kdexport.dataset import Dataset, read_dataset
+from kdexport.errors import KdexportError
 from kdexport.measure.environment import detect
 from kdexport.nouns.base import Noun
 from kdexport.nouns.measurement import Environment
 from kdexport.nouns.project import Project
+from kdexport.project_file import LoadedProject
 from kdexport.runtimes import distribution, load_runtime
 from kdexport.tasks import load_task
 from kdexport.teachers._peek import classes_of
@@ -76,7 +78,6 @@ def _examine_data(path: Path, accuracy: float | None) -> DataCheckup:
     project = loaded.project
     licences = project_file.refuse_forbidden(project, path)
     dataset = read_project_data(project)
-    project_file.check(loaded, dataset)
     used = ASSUMED_ACCURACY if accuracy is None else accuracy
     loss = smallest_detectable_loss(len(dataset.test), used)
     counts = np.bincount(dataset.train.labels) if dataset.train.labels is not None else np.array([len(dataset.train)])
@@ -91,8 +92,17 @@ def _examine_data(path: Path, accuracy: float | None) -> DataCheckup:
         accuracy=used,
         accuracy_assumed=accuracy is None,
         detectable_loss=loss,
-        notes=(*licences, *dataset.warnings, *_too_small(project, loss, used)),
+        notes=(*licences, *dataset.warnings, *_too_small(project, loss, used), *_refusals(loaded, dataset)),
     )
+
+
+def _refusals(loaded: LoadedProject, dataset: Dataset) -> list[str]:
+    """A teacher may not be there yet: the data can be judged without it."""
+    try:
+        project_file.check(loaded, dataset)
+    except KdexportError as e:
+        return [f"`kdexport run` would refuse this project: {e}"]
+    return []
 
 
 def read_project_data(project: Project) -> Dataset:

@@ -443,7 +443,8 @@ def test_a_teacher_that_cannot_answer_is_told_before_any_work_even_as_the_second
     world.write("bad.jsonl", row + '{"text": "b"}\n')
     first = {"function": "wrong_inputs_teacher:answer"}
     line = world.run_fails(teachers=[first, teacher])
-    assert line == world.fails("doctor", world.folder / "kdexport.yaml")
+    checkup = CliRunner().invoke(main, ["doctor", str(world.folder / "kdexport.yaml"), "--json"])
+    assert f"`kdexport run` would refuse this project: {line}" in json.loads(checkup.stdout)["data"]["notes"]
     assert line.startswith(f"{world.folder}/kdexport.yaml:3: teachers[1]: ")
     assert re.search(message, line)
 

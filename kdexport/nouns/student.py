@@ -71,6 +71,7 @@ class EngineChoice(Noun):
     precision: Precision
     artifact: Literal["engine", "recipe"]
     file: str = Field(description="relative to the folder of the engines stage; empty: the student's graph itself")
+    graph: str = Field(default="", description="the graph it is built from, if that is not the student's own (fp16)")
     verified_on: str = Field(description="engine whose parity and quality stand for this artefact")
     parity: Parity
     threshold: float | None = None

@@ -6,12 +6,12 @@ import importlib
 import logging
 import re
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexport.errors import BadInput, Damaged, KdexportError, MissingPackage, Unsupported
+from kdexport.export.half import half_precision
 from kdexport.nouns.profile import HardwareProfile, Precision
 from kdexport.runtimes import Feeds
 from kdexport.storage.files import write_bytes
@@ -29,8 +29,6 @@ MAX_BATCH = 32
 # an empty text is two tokens, [CLS] and [SEP]; a tokenizer without them may give one
 MIN_TOKENS, USUAL_TOKENS, MAX_TOKENS = 1, 16, 128
 LOWEST_COMPUTE_CAPABILITY = (7, 5)
-# sums over many numbers overflow or lose their tail in fp16
-FP32_OPERATORS = ("LayerNormalization", "Softmax", "ReduceMean")
 
 
 class BuildFailed(KdexportError):
@@ -115,21 +113,8 @@ def model_bytes(graph: Path, precision: Precision, calibration: Sequence[Feeds])
     """The ONNX model whose operators have the types that the engine shall compute in: fp32, fp16 or int8."""
     if precision == "fp32":
         return graph.read_bytes()
-    model = fp16_graph(graph) if precision == "fp16" else int8_graph(graph, calibration)
+    model = half_precision(graph) if precision == "fp16" else int8_graph(graph, calibration)
     return bytes(model.SerializeToString())
-
-
-def fp16_graph(graph: Path) -> onnx.ModelProto:
-    """The graph with weights and operators in fp16; inputs, logits, normalisation and softmax stay in fp32."""
-    import onnx
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*truncated.*")  # one for each tensor with a number below 6e-8
-        model: onnx.ModelProto = convert_float_to_float16(
-            onnx.load(str(graph)), keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS]
-        )
-    return model
 
 
 def int8_graph(graph: Path, calibration: Sequence[Feeds]) -> onnx.ModelProto:

@@ -21,6 +21,7 @@ from kdexport.tasks import Prepared, Task
 
 VERSION = 1
 GOLDEN_ROWS = 16
+GRAPH = "model.onnx"  # of an engine built ahead of time, too: build.py can build it again
 
 
 class Bundle(Noun):
@@ -46,14 +47,14 @@ def bundle(
 ) -> Bundle:
     """Write `folder`. Golden rows come from dev and carry the reference logits of the graph."""
     engine = engines_folder / choice.file if choice.file else student_folder / student.graph
-    model_name = engine.name
+    model_name = engine.name if choice.artifact == "engine" and choice.file else GRAPH
     files: dict[str, Path | bytes] = {model_name: engine}
     if student.tokenizer:
         files["tokenizer.json"] = student_folder / student.tokenizer
     if engine.suffix == ".xml":
         files[engine.with_suffix(".bin").name] = engine.with_suffix(".bin")
     if choice.artifact == "engine" and choice.runtime.startswith("tensorrt"):
-        files[student.graph] = student_folder / student.graph
+        files[GRAPH] = engines_folder / choice.graph if choice.graph else student_folder / student.graph
     manifest = Manifest(
         name=project.name,
         task=project.task,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdexport.backbones import backbone_of, parse_spec
 from kdexport.dataset import Dataset
 from kdexport.errors import Damaged, MissingPackage, Unsupported
+from kdexport.export.half import half_precision
 from kdexport.export.onnx import INPUT_NAMES
 from kdexport.export.parity import compare_logits, edge_texts, parity_problem
 from kdexport.measure.metrics import fit_threshold, score
@@ -21,6 +22,7 @@ from kdexport.nouns.profile import HardwareProfile, Precision
 from kdexport.nouns.student import EngineChoice, EngineResult, Student
 from kdexport.nouns.target import LOCAL, Target
 from kdexport.runtimes import Engine, Feeds, load_runtime
+from kdexport.storage.files import write_bytes
 from kdexport.storage.tables import Raw
 from kdexport.tasks import Encoded, Prepared, Task
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 MAX_QUALITY_LOSS = 0.003  # of the metric on dev: what an engine may lose against the best one and still be chosen
 FASTER = 1.02  # a quantised engine must be faster by more than the noise to be kept
 PARITY_ROWS = 256
@@ -98,10 +100,7 @@ def engines(
             checked[f"{runtime}/{precision}"] = good
     local = target.profile == LOCAL
     if not checked:  # the target's runtimes cannot run here: the graph itself is checked by ONNX Runtime
-        result, good = _try(graph, "onnxruntime", "fp32", inputs, dataset, metric, _cpu(profile), threads, folder)
-        if good is None:
-            raise Damaged(f"{graph}: {result.reason}; no bundle is written")
-        return _unrun(good, tried, target, metric, dataset)
+        return _unrun(graph, tried, inputs, target, profile, metric, dataset, threads, folder)
     decision = decide(lambda: _decide(checked, inputs, local, environment))
     kept = checked[decision.choice]
     timed = decision.candidates if local else {}
@@ -151,8 +150,11 @@ def _try(
     profile: HardwareProfile,
     threads: int,
     folder: Path,
+    tolerated: Precision | None = None,
 ) -> tuple[EngineResult, _Checked | None]:
-    """Build, check parity, score on dev. The reason says why a cell cannot be had, or why it is left."""
+    """Build, check parity, score on dev. The reason says why a cell cannot be had, or why it is left.
+
+    tolerated: judge parity as of this precision, for a graph whose weights already are in it."""
     runtime = load_runtime(runtime_name)
     reason = runtime.unsupported(precision, profile) or (
         runtime.only_there(profile) or (runtime.missing() and f"not installed: {runtime.missing()}")
@@ -168,7 +170,7 @@ def _try(
         return EngineResult(**built, reason=str(e)), None
     found = _logits(engine, inputs.name, inputs.parity)
     parity = compare_logits(inputs.torch_parity, found)
-    problem = parity_problem(parity, precision, inputs.torch_parity)
+    problem = parity_problem(parity, tolerated or precision, inputs.torch_parity)
     if problem:  # not scored: its logits may be NaN, which no metric takes
         log.info("engine=%s/%s %s", runtime_name, precision, problem)
         return EngineResult(**built, parity=parity, reason=problem), None
@@ -245,23 +247,44 @@ def _final(result: EngineResult, decision: Decision, timed: dict[str, float]) ->
     return result.model_copy(update=changes)
 
 
-def _unrun(good: _Checked, tried: list[EngineResult], target: Target, metric: Metric, dataset: Dataset) -> EngineChoice:
-    """No runtime of the target runs here: an ahead-of-time engine if one was built, else a recipe."""
+def _unrun(
+    graph: Path,
+    tried: list[EngineResult],
+    inputs: Inputs,
+    target: Target,
+    profile: HardwareProfile,
+    metric: Metric,
+    dataset: Dataset,
+    threads: int,
+    folder: Path,
+) -> EngineChoice:
+    """No runtime of the target runs here: an ahead-of-time engine if one was built, else a recipe. The graph that it is
+    built from, weights already in its precision, is checked by ONNX Runtime."""
     assert dataset.dev.labels is not None
     order: list[Precision] = ["fp16", *target.precisions]
     built = sorted((r for r in tried if r.bytes is not None), key=lambda r: order.index(r.precision))
     runtime = built[0].runtime if built else target.runtimes[-1]
-    precision = built[0].precision if built else "fp16" if "fp16" in target.precisions else target.precisions[0]
+    precision = built[0].precision if built else "fp16" if "fp16" in target.precisions else "fp32"
+    source = graph
+    if precision == "fp16":
+        source = folder / "model.fp16.onnx"
+        write_bytes(source, half_precision(graph).SerializeToString())
+    result, good = _try(
+        source, "onnxruntime", "fp32", inputs, dataset, metric, _cpu(profile), threads, folder, precision
+    )
+    if good is None:
+        raise Damaged(f"{source}: {result.reason}; no bundle is written")
     note = (
-        f"parity and quality were checked on the same graph with {REFERENCE}; "
-        f"the {runtime} {precision} engine itself is untested here"
+        f"parity and quality are those of the {precision} graph in ONNX Runtime; "
+        f"the {runtime} engine itself is untested here"
     )
     kept = {"chosen": True, "reason": "built ahead of time; " + note}
     return EngineChoice(
         runtime=runtime,
         precision=precision,
         artifact="engine" if built else "recipe",
-        file=built[0].file if built else "",
+        file=built[0].file if built else source.name if source != graph else "",
+        graph=source.name if source != graph else "",
         verified_on=REFERENCE,
         parity=_parity(good),
         threshold=fit_threshold(metric, good.dev_logits, dataset.dev.labels, dataset.classes),

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from kdexport.errors import BadInput, MissingPackage, Unsupported
+from kdexport.export.half import half_precision
 from kdexport.runtimes import _tensorrt_build
 from kdexport.runtimes import tensorrt as runtime
 
@@ -48,7 +49,7 @@ def test_the_engine_file_is_named_after_graph_and_precision_and_stands_alone(fak
 
 
 def test_fp16_keeps_inputs_logits_normalisation_and_softmax_in_fp32(student):
-    model = onnx.shape_inference.infer_shapes(_tensorrt_build.fp16_graph(student.graph))
+    model = onnx.shape_inference.infer_shapes(half_precision(student.graph))
     types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
     computed = {
         node.op_type: types[node.output[0]]
