@@ -634,8 +634,9 @@ def open_run(
 def plan(project: str | Path, out: str | Path = "kdexport-run") -> Plan:
     """Size students for every target of a project; nothing is trained."""
     this = open_run(Path(project), Path(out))
-    project_file.check(this.loaded, this.dataset)
-    return this.plan
+    with this.workspace.locked():
+        project_file.check(this.loaded, this.dataset)
+        return this.plan
 
 
 def run(
