@@ -9,12 +9,13 @@ import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import environment, shared_folder, write_result
+from benchmarks._results import FOLDER, environment, shared_folder, write_result
 from kdexport import pipeline
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -53,11 +54,23 @@ def main() -> int:
         for ratio in SIZES[data][1:2] if arguments.quick else SIZES[data]:
             rows.append(run_size(data, ratio, arguments.seed, arguments.work))
             print(table_line(rows[-1]), file=sys.stderr, flush=True)
-    document = {"figures": {"rows": rows}, "baselines": {}, "bars": bars(rows), "environment": environment()}
-    if not arguments.quick and not arguments.only:
-        write_result("quality", document)
+    document = document_of(rows)
+    if not arguments.quick:
+        write_result("quality", document_of([*other_rows(rows), *rows]))
     json.dump(document, sys.stdout, indent=1)
     return 0 if all(bar["passed"] for bar in document["bars"]) else 1
+
+
+def document_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    ordered = sorted(rows, key=lambda row: (row["data"], -row["ratio_wanted"]))
+    return {"figures": {"rows": ordered}, "baselines": {}, "bars": bars(ordered), "environment": environment()}
+
+
+def other_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the committed result, the rows of data sets that are not in `rows`: `--only` replaces one set."""
+    path = FOLDER / "quality.json"
+    found = json.loads(path.read_text())["figures"]["rows"] if path.is_file() else []
+    return [row for row in found if row["data"] not in {r["data"] for r in rows}]
 
 
 def prepare_environment() -> None:
@@ -86,6 +99,7 @@ def run_size(data: str, ratio: int, seed: int, work: Path) -> dict[str, Any]:
     entry, teacher = document["targets"][0], document["teacher"]
     return {
         "data": data,
+        "commit": commit(),
         "ratio_wanted": ratio,
         "seed": seed,
         "teacher_accuracy": teacher["quality"]["value"],
@@ -109,6 +123,13 @@ def run_size(data: str, ratio: int, seed: int, work: Path) -> dict[str, Any]:
         "calibration_error": entry["calibration_error"],
         "teacher_calibration_error": teacher["calibration_error"],
     }
+
+
+def commit() -> str:
+    """Of the code that was measured; empty outside a checkout."""
+    folder = Path(__file__).parent
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
+    return found.stdout.strip()
 
 
 def _against_fastest(entry: dict[str, Any]) -> float:

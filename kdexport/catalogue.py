@@ -66,7 +66,8 @@ def check(target: Target, profile: HardwareProfile) -> None:
 def _find(kind: Kind, name: str, where: str) -> Path:
     files = _files(kind)
     if name not in files:
-        raise unknown_name(kind.removesuffix("s"), name, files, where)
+        error = unknown_name(kind.removesuffix("s"), name, files, where)
+        raise BadInput(f"{error}; new ones are found through {VARIABLE}") if kind == "profiles" else error
     return files[name]
 
 

@@ -179,13 +179,12 @@ def run(project: Path, out: Path, remeasure: bool, as_json: bool) -> None:
 
 
 def _run(project: Path, out: Path, remeasure: bool, as_json: bool) -> None:
-    from kdexport import pipeline, project_file
+    from kdexport import pipeline
 
-    wanted = project_file.load_project(project).project
     with terminal.following(out / "log.txt") as f:
         document = pipeline.run(project, out, remeasure=remeasure, progress_for=f.progress_for, on_stage=f.on_stage)
     terminal.answer(document, as_json, functools.partial(_print_run, document, out))
-    terminal.no(pipeline.answers_no(document, wanted.min_retention, wanted.gate))
+    terminal.no(pipeline.answers_no(document))
 
 
 def _print_run(document: dict[str, Any], out: Path, console: Console) -> None:
@@ -274,14 +273,14 @@ def verify(bundle: Path, as_json: bool) -> None:
 @_verb(main, "compare", "kdexport compare run-a run-b")
 @click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
 def compare(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Runs side by side. Exit 1 where one of them misses an objective."""
-    from kdexport.pipeline import missed_objectives
+    """Runs side by side. Exit 1 where one of them misses retention or an objective."""
+    from kdexport.pipeline import answers_no
     from kdexport.reporting.files import read_report
     from kdexport.reporting.table import compare_rows, print_comparison
 
     documents = {str(folder): read_report(folder) for folder in folders}
     terminal.answer(compare_rows(documents), as_json, functools.partial(print_comparison, documents))
-    terminal.no([f"{run}: {reason}" for run, document in documents.items() for reason in missed_objectives(document)])
+    terminal.no([f"{run}: {reason}" for run, document in documents.items() for reason in answers_no(document)])
 
 
 @_verb(main, "report", "kdexport report kdexport-run")

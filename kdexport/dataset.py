@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TEST_FRACTION = 0.1  # of train, where the project names no test set
 QUERY_TEST_FRACTION = 0.1
+MAX_UNLABELLED = 100_000  # rows for the teacher to label and the student to learn from, besides train
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Dataset:
     train: Split
     dev: Split
     test: Split
-    unlabelled: tuple[Raw, ...]  # production queries first, then further text or images
-    query_test: tuple[Raw, ...]  # production queries held out: agreement with the teacher is measured on them
+    unlabelled: tuple[Raw, ...]  # production queries first, then further text or images; at most MAX_UNLABELLED
+    query_test: tuple[Raw, ...]  # production queries never learnt from: agreement with the teacher is measured on them
     warnings: tuple[str, ...]
     sha256: str
 
@@ -57,13 +58,13 @@ def read_dataset(data: Data, kind: InputKind, teacher_classes: Callable[[], tupl
     else:
         rest, test = _hold_out(_split_of(train, index), TEST_FRACTION, "test")
         warnings.append(f"no test set given: {len(test)} rows of train are held out as the test set")
+    warnings += _contradictions(_split_of(train, index))
     rest, dev = _hold_out(rest, data.dev_fraction, "dev")
     if not len(dev):
         raise BadInput(f"{data.train.path}: too few rows a class to hold out a dev split; give more rows")
-    queries, held = _hold_out(Split(_unlabelled(data.queries, kind), None), QUERY_TEST_FRACTION, "queries")
-    unlabelled = queries.inputs + _unlabelled(data.unlabelled, kind)
-    digest = _hash(rest, dev, test, [*unlabelled, *held.inputs], classes)
-    return Dataset(classes, rest, dev, test, unlabelled, held.inputs, tuple(warnings), digest)
+    unlabelled, query_test, said = _unlabelled_split(data, kind, rest.inputs, {*dev.inputs, *test.inputs})
+    digest = _hash(rest, dev, test, [*unlabelled, *query_test], classes)
+    return Dataset(classes, rest, dev, test, unlabelled, query_test, (*warnings, *said), digest)
 
 
 def _read(table: Table, kind: InputKind, labelled: bool) -> Rows:
@@ -96,16 +97,36 @@ def _test_split(data: Data, table: Table, kind: InputKind, index: dict[str, int]
 
 
 def _hold_out(split: Split, fraction: float, salt: str) -> tuple[Split, Split]:
-    """(kept, held): of each class the given share of distinct rows, those of the smallest hash; one stays at least."""
-    by_class: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    labels = split.labels if split.labels is not None else [0] * len(split)
-    for i, (raw, label) in enumerate(zip(split.inputs, labels, strict=True)):
-        by_class[int(label)][_row_hash(salt, raw)].append(i)
-    held: set[int] = set()
-    for rows in by_class.values():  # copies of a row stay together: none is on both sides
-        hashes = sorted(rows)[: min(round(len(rows) * fraction + 1e-9), len(rows) - 1)]
-        held |= {i for h in hashes for i in rows[h]}
-    return _take(split, [i for i in range(len(split)) if i not in held]), _take(split, sorted(held))
+    """(kept, held): of each class the given share of distinct rows, those of the smallest hash; one stays at least.
+
+    Copies of a row stay together, and a row that stands under two classes is kept: none is on both sides."""
+    labels = _labels_of_rows(split)
+    by_class: dict[int, list[Raw]] = defaultdict(list)
+    for raw, found in labels.items():
+        if len(found) == 1:
+            by_class[next(iter(found))].append(raw)
+    chosen: set[Raw] = set()
+    for rows in by_class.values():
+        rows.sort(key=lambda raw: _row_hash(salt, raw))
+        chosen.update(rows[: min(round(len(rows) * fraction + 1e-9), len(rows) - 1)])
+    held = [i for i, raw in enumerate(split.inputs) if raw in chosen]
+    return _take(split, [i for i, raw in enumerate(split.inputs) if raw not in chosen]), _take(split, held)
+
+
+def _labels_of_rows(split: Split) -> dict[Raw, set[int]]:
+    """The classes that each distinct row stands under; 0 for all where there are no labels."""
+    found: dict[Raw, set[int]] = defaultdict(set)
+    labels = split.labels.tolist() if split.labels is not None else [0] * len(split)
+    for raw, label in zip(split.inputs, labels, strict=True):
+        found[raw].add(label)
+    return found
+
+
+def _contradictions(train: Split) -> list[str]:
+    count = sum(len(found) > 1 for found in _labels_of_rows(train).values())
+    if count == 0:
+        return []
+    return [f"{count} distinct rows of train stand under two classes or more: none is held out; give each one class"]
 
 
 def _take(split: Split, rows: Sequence[int]) -> Split:
@@ -120,6 +141,44 @@ def _row_hash(salt: str, raw: Raw) -> str:
 def _unlabelled(tables: Sequence[Table], kind: InputKind) -> tuple[Raw, ...]:
     """Distinct rows, in order."""
     return tuple(dict.fromkeys(raw for table in tables for raw in _read(table, kind, False).inputs))
+
+
+def _unlabelled_split(
+    data: Data, kind: InputKind, train: Sequence[Raw], judged: set[Raw]
+) -> tuple[tuple[Raw, ...], tuple[Raw, ...], list[str]]:
+    """(rows to learn from, production queries held out, warnings). judged: rows of dev and test, never learnt from."""
+    asked, found = _unlabelled(data.queries, kind), _unlabelled(data.unlabelled, kind)
+    queries, held = _hold_out(Split(_without(asked, judged), None), QUERY_TEST_FRACTION, "queries")
+    query_test = _without(held.inputs, set(train))
+    others = _without(found, {*judged, *query_test})
+    warnings = []
+    if leaked := len(asked) - len(queries) - len(held) + len(found) - len(others):
+        warnings.append(
+            f"{leaked} of {len(asked) + len(found)} queries and unlabelled rows stand in dev, test or the held-out "
+            "queries too: they are not learnt from"
+        )
+    if known := len(held) - len(query_test):
+        warnings.append(f"{known} of {len(held)} held-out queries stand in train too: they are not held out")
+    kept_queries = _sample(queries.inputs, MAX_UNLABELLED)
+    kept = _sample(others, MAX_UNLABELLED - len(kept_queries))
+    if len(kept_queries) + len(kept) < len(queries) + len(others):
+        warnings.append(
+            f"{len(kept_queries):,} of {len(queries):,} production queries and {len(kept):,} of {len(others):,} other "
+            f"unlabelled rows are learnt from: at most {MAX_UNLABELLED:,}, queries first"
+        )
+    return kept_queries + kept, query_test, warnings
+
+
+def _without(rows: Sequence[Raw], dropped: set[Raw]) -> tuple[Raw, ...]:
+    return tuple(raw for raw in rows if raw not in dropped)
+
+
+def _sample(rows: tuple[Raw, ...], count: int) -> tuple[Raw, ...]:
+    """At most so many of distinct rows, those of the smallest hash, in their order."""
+    if len(rows) <= count:
+        return rows
+    chosen = set(sorted(rows, key=lambda raw: _row_hash("unlabelled", raw))[:count])
+    return tuple(raw for raw in rows if raw in chosen)
 
 
 def _leaks(train: Split, test: Split) -> list[str]:
@@ -137,3 +196,8 @@ def _hash(train: Split, dev: Split, test: Split, unlabelled: Sequence[Raw], clas
         parts += [f"{_row_hash('', raw)} {label}" for raw, label in zip(split.inputs, labels, strict=True)]
     parts += [_row_hash("", raw) for raw in unlabelled]
     return sha256_bytes("\n".join(parts).encode())
+
+
+def split_sha256(split: Split) -> str:
+    """Of the inputs alone, in order."""
+    return sha256_bytes("\n".join(_row_hash("", raw) for raw in split.inputs).encode())

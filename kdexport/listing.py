@@ -78,8 +78,8 @@ def _print_offerings(offerings: Iterable[Offering], console: Console) -> None:
         assert price is not None  # Offering checks it
         unit = "an hour" if o.kind == "rented" else f"to buy; {o.lifetime_years:g} years assumed"
         where = ", ".join(part for part in (o.region, o.instance) if part)
-        rows.append([o.id, f"${price.value:g} {unit}", where, price.source, price.date.isoformat()])
-    print_table(console, ("Offering", "Price", "Where", "Source", "Date"), rows, left=(0, 2, 3, 4))
+        rows.append([o.id, f"${price.value:g} {unit}", where, price.source, price.date.isoformat(), price.note])
+    print_table(console, ("Offering", "Price", "Where", "Source", "Date", "Note"), rows, left=(0, 2, 3, 4, 5))
 
 
 def print_targets(targets: Iterable[Target], console: Console) -> None:
@@ -131,7 +131,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         "Parameters are counted, all else is estimated; in brackets 90 % intervals. "
         "Latency is in the scope of the target's objective, one request after another.",
     )
-    print_table(console, ("Stage", "Hours", "Memory GiB", "USD", "Basis"), [_stage(s) for s in plan.stages], (0, 4))
+    print_table(console, ("Stage", "Hours", "Memory GiB", "Basis"), [_stage(s) for s in plan.stages], (0, 3))
     for t in plan.targets:
         say(console, f"{t.target}: {t.reason}", *(f"  {note}" for note in t.notes))
     say(console, *(f"warning: {warning}" for warning in plan.warnings))
@@ -158,8 +158,8 @@ def _latency(candidate: Candidate) -> Cell:
 
 
 def _stage(stage: StageEstimate) -> list[Cell]:
-    cost = usd(stage.usd) if stage.usd is not None else None
-    return [stage.stage, significant(stage.hours, 2), significant(stage.memory_gib, 2), cost, stage.basis]
+    hours = significant(stage.hours, 2) if stage.hours is not None else None
+    return [stage.stage, hours, significant(stage.memory_gib, 2), stage.basis]
 
 
 def _traffic(target: Target) -> str:

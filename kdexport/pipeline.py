@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from kdexport import project_file
 from kdexport.backbones import parse_spec
 from kdexport.bundle.write import is_bundle
-from kdexport.dataset import Dataset, Split, read_dataset
+from kdexport.dataset import Dataset, Split, read_dataset, split_sha256
+from kdexport.errors import BadInput
 from kdexport.export.graph_cost import graph_cost
 from kdexport.measure.environment import cores_allowed, detect, fingerprint
 from kdexport.measure.metrics import fit_threshold, score
@@ -29,7 +30,7 @@ from kdexport.nouns.project import Project, TeacherSource
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import EngineChoice, Recipe, Student
 from kdexport.nouns.target import LOCAL, Target
-from kdexport.nouns.teacher import TeacherSet
+from kdexport.nouns.teacher import TeacherMember, TeacherSet
 from kdexport.project_file import LoadedProject
 from kdexport.stages import bench, bundle, calibrate, cost, distil, engines, label, report, teach
 from kdexport.stages import plan as planning
@@ -37,7 +38,7 @@ from kdexport.stages.detect import local_profile
 from kdexport.stages.report import TargetResult
 from kdexport.storage.files import content_key, replacing
 from kdexport.tasks import Prepared, Task, load_task
-from kdexport.teachers import teacher_kind
+from kdexport.teachers import context_of, teacher_kind
 from kdexport.teachers._peek import classes_of, glance, tokenizer_of
 from kdexport.training.recipe import TransferSet, recipe, transfer_set
 from kdexport.workspace import Workspace
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from kdexport.teachers._run import Teachers
 
 log = logging.getLogger(__name__)
+BUILDERS = ("onnx", "openvino", "nncf", "tensorrt")
 ProgressFor = Callable[[str], Callable[[int, int, str], None]]
 
 
@@ -59,6 +61,7 @@ class Run:
     workspace: Workspace
     progress_for: ProgressFor | None = None
     warnings: list[str] = field(default_factory=list)
+    training_s: dict[str, float] = field(default_factory=dict)  # by the hash of the student's weights
 
     # --- what is known at once
 
@@ -78,11 +81,11 @@ class Run:
     def judged(self) -> Dataset:
         """The dataset with labels to be judged by: the true ones, or the teacher's where there are none."""
         dataset = self.dataset
-        if dataset.test.labels is not None:
+        if dataset.test.labels is not None and dataset.dev.labels is not None:
             return dataset
         found = self.teacher_predictions
         dev, test = (
-            Split(split.inputs, logits.argmax(1))
+            split if split.labels is not None else Split(split.inputs, logits.argmax(1))
             for split, logits in ((dataset.dev, found.dev), (dataset.test, found.test))
         )
         return replace(dataset, dev=dev, test=test)
@@ -91,11 +94,11 @@ class Run:
     def environment(self) -> Environment:
         return detect(self.project.threads)
 
-    @cached_property
-    def recorded_environment(self) -> Environment:
-        """As first met in this run folder, so that its time is that of the measurements."""
+    def environments(self) -> list[Environment]:
+        """All that this run folder has met, each as first met: figures refer to them by id."""
         found = self.environment
-        return self.workspace.stage("environment", 1, found.id, Environment, lambda folder, key: found)
+        self.workspace.stage("environment", 1, found.id, Environment, lambda folder, key: found)
+        return self.workspace.results("environment", Environment)
 
     @cached_property
     def training_threads(self) -> int:
@@ -120,6 +123,26 @@ class Run:
     def rows(self) -> TransferSet:
         return transfer_set(self.dataset, self.task, self.recipe.augment_per_row, self.recipe.seed)
 
+    @property
+    def builders(self) -> dict[str, str]:
+        """The packages that make engines, with their versions."""
+        return {name: v for name, v in self.environment.packages.items() if name.startswith(BUILDERS)}
+
+    @cached_property
+    def wishes(self) -> list[object]:
+        """The project by content: no paths, the teachers and rows by hash, licences left out."""
+        project = self.project.model_dump(mode="json", exclude={"teachers", "data", "targets"})
+        return [project, [_teacher_key(t) for t in self.project.teachers], self.dataset.sha256]
+
+    def facts(self, target: Target) -> HardwareProfile | None:
+        """What is known of a target's device, for keys; None for this machine, which is measured."""
+        return self.loaded.profiles.get(target.id)
+
+    @cached_property
+    def machine_measured(self) -> list[object]:
+        """What a timing here depends on besides the code that is timed; --remeasure changes it."""
+        return [fingerprint(self.environment), self.workspace.generation]
+
     @cached_property
     def machine(self) -> list[object]:
         """What bits depend on besides the inputs: threads and ISA."""
@@ -131,7 +154,7 @@ class Run:
     def calibration(self) -> Calibration | None:
         if all(t.profile != LOCAL for t in self.loaded.targets.values()):
             return None
-        inputs = [fingerprint(self.environment), self.dataset.sha256, self.teacher_tokenizer[:64], self.project.task]
+        inputs = [self.machine_measured, self.dataset.sha256, content_key(self.teacher_tokenizer), self.project.task]
         return self.workspace.stage(
             "calibrate",
             calibrate.VERSION,
@@ -148,6 +171,7 @@ class Run:
         shape = self.task.encode(prepared, inputs[:1000]).shape()
         glances = [glance(t, len(self.dataset.classes), shape) for t in self.project.teachers]
         params = [g.num_params for g in glances]
+        flops = [f for g in glances if (f := g.flops_per_row(shape, len(self.dataset.classes))) is not None]
         variants = len(self.dataset.train) * (1 + self.recipe.augment_per_row)
         return planning.Sizes(
             input_kind=self.task.input_kind,
@@ -155,7 +179,7 @@ class Run:
             shape=shape,
             vocab_sizes=tuple(vocab_sizes),
             teacher_params=sum(p for p in params if p) if all(params) else None,
-            teacher_flops=sum(g.flops_per_row(shape, len(self.dataset.classes)) for g in glances) / len(glances),
+            teacher_flops=sum(flops) / len(flops) if len(flops) == len(glances) else None,
             transfer_rows=variants + len(self.dataset.unlabelled),
             train_rows=len(self.dataset.train),
         )
@@ -165,7 +189,8 @@ class Run:
         targets = [
             (t, self.profile(t), self.calibration if t.profile == LOCAL else None) for t in self.loaded.targets.values()
         ]
-        inputs = [self.project, self.dataset.sha256, targets, self.teacher_tokenizer[:64]]
+        facts = [(t, self.facts(t), calibration) for t, _, calibration in targets]
+        inputs = [self.wishes, facts]
         return self.workspace.stage(
             "plan",
             planning.VERSION,
@@ -177,7 +202,7 @@ class Run:
     def spec(self, target: Target) -> StudentSpec:
         """The planned student: a decision, since it rests on a calibration."""
         chosen = self.plan.for_target(target.id)
-        inputs = [self.project, self.dataset.sha256, target]
+        inputs = [self.wishes, target, self.facts(target)]
         decision = self.workspace.decide(
             f"student-{target.id}",
             inputs,
@@ -193,24 +218,47 @@ class Run:
     # --- teaching
 
     @cached_property
-    def teach_inputs(self) -> list[object]:
-        return [[_teacher_key(t) for t in self.project.teachers], self.dataset.sha256, self.project.task, self.machine]
-
-    @cached_property
     def teachers(self) -> TeacherSet:
-        return self.workspace.stage(
-            "teach",
+        """All members, each a stage of its own; paths are relative to `teach_folder`. Licence, weight and source are
+        the project's: they may change without a new teacher."""
+        return TeacherSet(members=tuple(self._teacher(i, t) for i, t in enumerate(self.project.teachers)))
+
+    def _teacher(self, index: int, source: TeacherSource) -> TeacherMember:
+        learnt_from = self._labelled_rows_key if source.fit else self.dataset.classes
+        inputs = [_teacher_key(source), learnt_from, self.project.task, self.machine]
+        name = f"teach-{index + 1}"
+        made = self.workspace.stage(
+            name,
             teach.VERSION,
-            self.teach_inputs,
-            TeacherSet,
+            inputs,
+            TeacherMember,
             lambda folder, key: teach.teach(
-                self.project, self.dataset, self.training_threads, folder, self.progress_for
+                source, context_of(self.project, self.dataset, self.training_threads), folder, self._progress(name)
             ),
         )
+        folder = self.workspace.folder_of(name, teach.VERSION, inputs).name
+        files = {k: f"{folder}/{v}" for k in teach.FILES if (v := getattr(made, k))}
+        return made.model_copy(update=files | {"licence": source.licence, "weight": source.weight})
+
+    @cached_property
+    def _labelled_rows_key(self) -> str:
+        """Train and dev alone: what a fitted teacher depends on."""
+        rows = [
+            (split_sha256(s), s.labels.tolist()) for s in (self.dataset.train, self.dataset.dev) if s.labels is not None
+        ]
+        return content_key(rows, self.dataset.classes)
+
+    def _progress(self, name: str) -> Callable[[int, int, str], None] | None:
+        return self.progress_for(name) if self.progress_for else None
+
+    @cached_property
+    def teach_inputs(self) -> list[object]:
+        """The teachers by content, for keys."""
+        return [(m.sha256, m.weight, m.classes) for m in self.teachers.members]
 
     @property
     def teach_folder(self) -> Path:
-        return self.workspace.folder_of("teach", teach.VERSION, self.teach_inputs)
+        return self.workspace.out / "stages"
 
     def open_teachers(self) -> Teachers:
         from kdexport.teachers._run import Teachers
@@ -221,9 +269,8 @@ class Run:
 
     @cached_property
     def label_inputs(self) -> list[object]:
-        members = [(m.sha256, m.weight, m.classes) for m in self.teachers.members]
         rows = [self.recipe.augment_per_row, self.recipe.seed]
-        return [members, self.dataset.sha256, self.dataset.classes, rows, self.machine, "float32"]
+        return [self.teach_inputs, self.dataset.sha256, self.dataset.classes, rows, self.machine, "float32"]
 
     def labels(self) -> Any:
         """Soft labels, opened; made chunk by chunk where they are not there yet."""
@@ -234,7 +281,7 @@ class Run:
         return open_labels(folder, made.key)
 
     def _make_labels(self, folder: Path, key: str) -> LabelsDone:
-        progress = self.progress_for("label") if self.progress_for else None
+        progress = self._progress("label")
         tell = (lambda done, total: progress(done, total, "")) if progress else None
         label.label(self.open_teachers(), self.rows, folder, key, tell)
         return LabelsDone(key=key, rows=len(self.rows.inputs))
@@ -245,52 +292,62 @@ class Run:
         vocab_size = int(getattr(spec, "vocab_size", 0))
         return self.task.prepare(self.dataset.train.inputs, self.teacher_tokenizer, vocab_size)
 
-    def student_inputs(self, spec: StudentSpec) -> list[object]:
-        bf16 = self._bf16_inputs(spec)
-        return [spec, self.label_inputs, self.recipe, self.project.metric, content_key(bf16)]
-
-    def _bf16_inputs(self, spec: StudentSpec) -> list[object]:
-        return [spec, self.recipe, self.machine, self.environment.cpu]
+    def bf16(self, spec: StudentSpec) -> bool:
+        """A decision: measured on one batch, before the student's key is made, which holds the choice."""
+        decision = self.workspace.decide(
+            "training-precision",
+            [spec, self.recipe, self.machine, self.environment.cpu],
+            lambda: distil.decide_precision(
+                spec, self.prepared(spec), self.rows, self.labels(), self.task, len(self.dataset.classes), self.recipe
+            ),
+        )
+        return decision.choice == "bf16"
 
     def student(self, spec: StudentSpec) -> tuple[Student, Path]:
-        inputs = self.student_inputs(spec)
+        bf16 = self.bf16(spec)
+        inputs = [spec, self.label_inputs, self.recipe, self.project.metric, bf16]
         made = self.workspace.stage(
-            "distil", distil.VERSION, inputs, Student, lambda folder, key: self._distil(spec, folder)
+            "distil", distil.VERSION, inputs, Student, lambda folder, key: self._distil(spec, bf16, folder)
         )
-        return made, self.workspace.folder_of("distil", distil.VERSION, inputs)
+        self.training_s[made.weights_sha256] = round(self.workspace.seconds["distil"], 3)
+        folder = self.workspace.folder_of("distil", distil.VERSION, inputs)
+        (folder / distil.CHECKPOINT).unlink(missing_ok=True)  # not before the result is there
+        return made, folder
 
-    def _distil(self, spec: StudentSpec, folder: Path) -> Student:
-        labels = self.labels()
+    def _distil(self, spec: StudentSpec, bf16: bool, folder: Path) -> Student:
+        prepared = self.prepared(spec)
         return distil.distil(
             spec,
-            self.prepared(spec),
+            prepared,
             self.rows,
-            labels,
+            self.labels(),
             self.judged,
             self.task,
             self.project.metric,
             self.recipe,
-            self._embedding(self.prepared(spec)),
-            lambda measure: self.workspace.decide("training-precision", self._bf16_inputs(spec), measure),
+            self._embedding(prepared),
+            bf16,
             folder,
-            self.progress_for("distil") if self.progress_for else None,
+            self._progress("distil"),
         )
 
     def _embedding(self, prepared: Prepared) -> np.ndarray | None:
-        """Rows of the teacher's token embedding that the student's vocabulary keeps, (V, D)."""
-        member = next((m for m in self.teachers.members if m.embedding), None)
-        if member is None or not prepared.kept_ids:
+        """Rows of a teacher's token embedding that the student's vocabulary keeps, (V, D): of the teacher whose
+        tokenizer was trimmed, since another's rows mean other pieces."""
+        index = next((i for i, t in enumerate(self.project.teachers) if tokenizer_of(t)), None)
+        if index is None or not prepared.kept_ids or not self.teachers.members[index].embedding:
             return None
         from safetensors.numpy import load_file
 
-        table = load_file(self.teach_folder / str(member.embedding))["embedding"]
+        table = load_file(self.teach_folder / str(self.teachers.members[index].embedding))["embedding"]
         rows: np.ndarray = table[list(prepared.kept_ids)]
         return rows
 
     def choice(self, target: Target, student: Student, folder: Path) -> tuple[EngineChoice, Path]:
         """Engines of one student on one target."""
-        settings = [target.runtimes, target.precisions, target.profile, self.project.threads]
-        inputs = [student.weights_sha256, settings, self.project.metric, self.dataset.sha256, self.environment.packages]
+        settings = [target.runtimes, target.precisions, self.facts(target), self.project.threads]
+        measured = self.machine_measured if target.profile == LOCAL else None
+        inputs = [student.weights_sha256, settings, self.project.metric, self.dataset.sha256, self.builders, measured]
         made = self.workspace.stage(
             f"engines-{target.id}",
             engines.VERSION,
@@ -325,7 +382,7 @@ class Run:
         """fp32 graphs and int8 copies; None where a teacher is no graph."""
         if not self.teachers.is_graph:
             return None
-        inputs = [self.teach_inputs, self.environment.packages]
+        inputs = [self.teach_inputs, self.builders]
         return self.workspace.stage(
             "quantise-teacher",
             bench.VERSION,
@@ -349,7 +406,11 @@ class Run:
         files = self.teacher_files
         if files is None or not files.quantised:
             return None
-        return self._predictions("teacher-int8", [self.teach_inputs, files], self._ask_quantised)
+        try:
+            return self._predictions("teacher-int8", [self.teach_inputs, files], self._ask_quantised)
+        except BadInput as e:  # the int8 copy answers nonsense: it is a comparison, not a part of the line
+            log.warning("teacher int8 left out: %s", e)
+            return None
 
     def _ask_quantised(self, raws: Sequence[Any]) -> np.ndarray:
         from kdexport.teachers._run import Teachers
@@ -430,8 +491,10 @@ class Run:
     def benchmarked(self, target: Target, made: bundle.Bundle) -> BenchResult:
         profile, files = self.profile(target), self.teacher_files
         here_ms = None if target.profile == LOCAL else self.preprocess_here_ms
-        machine = fingerprint(self.environment)
-        inputs = [made.sha256, self.teach_inputs, target.profile, target.precisions, machine, here_ms]
+        device: list[object] = [self.facts(target), target.precisions, here_ms]
+        if target.profile == LOCAL:
+            device = [*self.machine_measured, self.project.threads]
+        inputs = [made.sha256, self.teach_inputs, device]
 
         def make(folder: Path, key: str) -> BenchResult:
             if target.profile == LOCAL:
@@ -471,7 +534,8 @@ class Run:
 
     def _estimator(self, profile: HardwareProfile) -> bench.Estimator:
         host = self._host(profile)
-        return lambda cost, precision, scope: planning.absent_end_to_end(profile, cost, precision, scope, host)
+        cores = planning.cores_of_run(profile, self.project.threads)
+        return lambda cost, precision, scope: planning.absent_end_to_end(profile, cost, precision, scope, host, cores)
 
     def _estimate(self, target: Target, profile: HardwareProfile, made: bundle.Bundle) -> BenchResult:
         files = self.teacher_files
@@ -487,6 +551,7 @@ class Run:
             planning.planned_precision(target),
             self.teacher_bytes,
             files.quantised_bytes if files else 0,
+            planning.cores_of_run(profile, self.project.threads),
         )
 
     def priced(self, target: Target, result: BenchResult, quality: QualityResult) -> CostReport | None:
@@ -565,7 +630,8 @@ class Run:
         result = self.benchmarked(target, made)
         priced = self.priced(target, result, quality)
         plan = self.plan.for_target(target.id)
-        return TargetResult(target, plan, student, choice, result, quality, priced, made.model_dump())
+        took_s = self.training_s[student.weights_sha256]
+        return TargetResult(target, plan, student, choice, result, quality, priced, made.model_dump(), took_s)
 
     def document(self) -> dict[str, Any]:
         results = [self.target_result(t) for t in self.loaded.targets.values()]
@@ -578,7 +644,7 @@ class Run:
             self.quantised_quality,
             results,
             len(self.dataset.train) * self.recipe.augment_per_row,
-            [self.recorded_environment],
+            self.environments(),
             [*self.warnings, *self.dataset.warnings],
         )
 
@@ -602,9 +668,11 @@ class Predictions:
 
 
 def _teacher_key(source: TeacherSource) -> object:
-    """A teacher by its content, not its path."""
-    content = teacher_kind(source.kind).content(source)
-    return [source.model_dump(mode="json", exclude={"model", "onnx", "scores", "licence"}), content]
+    """A teacher by its content: no path, and nothing that changes no answer of it."""
+    fields = source.model_dump(mode="json", exclude={"model", "onnx", "scores", "licence", "weight"})
+    if fields["fit"]:
+        fields["fit"].pop("base")
+    return [fields, teacher_kind(source.kind).content(source)]
 
 
 def _total(costs: Sequence[GraphCost]) -> GraphCost:
@@ -653,38 +721,36 @@ def run(
     this = open_run(Path(project), Path(out), progress_for, on_stage)
     with this.workspace.locked():
         if remeasure:
-            this.workspace.forget_decisions()
+            this.workspace.forget_measurements()
         project_file.check(this.loaded, this.dataset)
         document = this.document()
         write_report(document, this.workspace.out)
     return document
 
 
-def answers_no(document: dict[str, Any], min_retention: float, gate: str) -> list[str]:
-    """Why a run's answer is no: retention under the gate, or an objective missed."""
-    reasons = []
-    for entry in document["targets"]:
-        retention = entry["retention"]
-        reached = retention["value"] if gate == "point" else retention["ci95"][0]
-        if reached < min_retention:
-            excluded = "excludes" if retention["ci95"][1] < min_retention else "does not exclude"
-            reasons.append(
-                f"{entry['target']}: retention {reached:.3f} is below min_retention {min_retention:g} "
-                f"(the interval {excluded} it)"
-            )
-        reasons += _missed_objective(entry)
-    return reasons
+def answers_no(document: dict[str, Any]) -> list[str]:
+    """Why a run's answer is no: retention under the gate, or an objective missed; as its report says."""
+    return [reason for e in document["targets"] for reason in (*_missed_gate(e), *_missed_objective(e))]
 
 
-def missed_objectives(document: dict[str, Any]) -> list[str]:
-    """Latency objectives that a run's report shows to be missed, in words."""
-    return [reason for entry in document["targets"] for reason in _missed_objective(entry)]
+def _missed_gate(entry: dict[str, Any]) -> list[str]:
+    gate = entry.get("gate") or {}
+    if gate.get("met") is not False:
+        return []
+    retention, wanted = entry["retention"], gate["min_retention"]
+    reached = retention["value"] if gate["kind"] == "point" else retention["ci95"][0]
+    excluded = "excludes" if retention["ci95"][1] < wanted else "does not exclude"
+    return [
+        f"{entry['target']}: retention {reached:.3f} is below min_retention {wanted:g} (the interval {excluded} it)"
+    ]
 
 
 def _missed_objective(entry: dict[str, Any]) -> list[str]:
     objective = entry.get("objective") or {}
     if objective.get("met") is not False:
         return []
+    if objective["value_ms"] <= objective["limit_ms"]:
+        return [f"{entry['target']}: no capacity under load at {objective['limit_ms']:g} ms ({objective['basis']})"]
     return [
         f"{entry['target']}: p{objective['percentile']:g} {objective['value_ms']:.3g} ms misses "
         f"{objective['limit_ms']:g} ms ({objective['basis']})"

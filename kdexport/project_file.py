@@ -64,11 +64,17 @@ def load_project(path: Path) -> LoadedProject:
 
 
 def load_target(name: str, where: str = "") -> tuple[Target, HardwareProfile | None]:
-    """A target and its profile; the profile is None for this machine."""
+    """A target and its profile; the profile is None for this machine. Raises BadInput for a name that is not known, or
+    an offering that the profile does not have."""
     target = catalogue.target(name, where)
     for runtime in target.runtimes:
         registry.load("runtimes", runtime, _in_target(name, target, "runtimes"))
     if target.profile == LOCAL:
+        if target.offering is not None:
+            raise BadInput(
+                f"{_in_target(name, target, 'offering')}: '{target.offering}' is wanted, but profile '{LOCAL}', this "
+                "machine, has none; leave `offering` out (the cost stays blank), or name the profile that has it"
+            )
         return target, None
     profile = catalogue.profile(target.profile, _in_target(name, target, "profile"))
     catalogue.check(target, profile)

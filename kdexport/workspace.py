@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from kdexport.storage.files import content_key, ensure_writable, read_json, to_p
 log = logging.getLogger(__name__)
 N = TypeVar("N", bound=Noun)
 RESULT = "result.json"
+GENERATION = "generation.json"
 
 
 class Workspace:
@@ -71,10 +73,24 @@ class Workspace:
         log.info("decision=%s choice=%s", name, decision.choice)
         return Decision.model_validate(to_plain(decision))
 
-    def forget_decisions(self) -> None:
-        """--remeasure."""
+    @cached_property
+    def generation(self) -> int:
+        """How often everything was measured anew here: part of the key of whatever is measured."""
+        path = self.out / "decisions" / GENERATION
+        return int(read_json(path)["generation"]) if path.is_file() else 0
+
+    def forget_measurements(self) -> None:
+        """--remeasure: every choice and every timing is made again."""
+        generation = self.generation + 1
         for path in (self.out / "decisions").glob("*.json"):
             path.unlink()
+        write_json(self.out / "decisions" / GENERATION, {"generation": generation})
+        self.__dict__["generation"] = generation
+
+    def results(self, name: str, noun: type[N]) -> list[N]:
+        """All finished results of a stage in this folder, whatever their key."""
+        found = sorted((self.out / "stages").glob(f"{name}-*/{RESULT}"))
+        return [noun.model_validate(read_json(path)["result"]) for path in found]
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -279,7 +279,8 @@ def test_a_target_may_be_a_path(folder, tmp_path_factory):
 def test_a_misspelt_profile_is_answered_with_the_nearest():
     with pytest.raises(BadInput) as caught:
         catalogue.profile("gravitron3")
-    assert str(caught.value) == "unknown profile 'gravitron3'; did you mean 'graviton3'?"
+    said = "unknown profile 'gravitron3'; did you mean 'graviton3'?; new ones are found through KDEXPORT_CATALOGUE"
+    assert str(caught.value) == said
 
 
 def test_a_misspelt_target_is_answered_with_the_nearest_and_with_the_place_that_named_it():

@@ -112,11 +112,14 @@ def test_the_version_is_the_package_version() -> None:
 # --- errors
 
 
+UNKNOWN_L5 = "unknown profile 'l5'; did you mean 'l4'?; new ones are found through KDEXPORT_CATALOGUE"
+
+
 def test_an_unknown_name_is_one_line_on_stderr_and_exit_2() -> None:
     result = call("profiles", "show", "l5")
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert result.stderr.splitlines() == ["error: unknown profile 'l5'; did you mean 'l4'?"]
+    assert result.stderr.splitlines() == [f"error: {UNKNOWN_L5}"]
 
 
 def test_kdexport_debug_shows_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +127,7 @@ def test_kdexport_debug_shows_where_it_came_from(monkeypatch: pytest.MonkeyPatch
     result = call("profiles", "show", "l5")
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
-    assert result.stderr.splitlines()[-1] == "error: unknown profile 'l5'; did you mean 'l4'?"
+    assert result.stderr.splitlines()[-1] == f"error: {UNKNOWN_L5}"
 
 
 def test_a_wrong_option_exits_2() -> None:
@@ -240,6 +243,11 @@ def test_a_detected_profile_can_be_used_as_a_file(tmp_path: Path) -> None:
     assert call("profiles", "validate", file).exit_code == 0
 
 
+def test_an_offering_is_shown_with_what_its_price_leaves_out() -> None:
+    shown = call("profiles", "show", "jetson-orin-nano-super-8gb").stdout
+    assert "developer kit, list price" in shown
+
+
 # --- plan and run
 
 
@@ -291,6 +299,15 @@ def test_a_plan_that_cannot_be_met_is_a_no_with_the_nearest_that_can(
     assert "label" in result.stdout
 
 
+def test_hours_that_are_not_known_are_a_dash_in_a_plan(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    stage = StageEstimate(stage="label", hours=None, memory_gib=1.0, basis="hours are not known")
+    made = a_plan(feasible=True).model_copy(update={"stages": (stage,)})
+    monkeypatch.setattr(pipeline, "plan", lambda path, out: made)
+    shown = call("plan", project, "--out", project.parent / "out").stdout
+    line = next(row for row in shown.splitlines() if "label" in row)
+    assert line.split()[:3] == ["label", "–", "1.0"]
+
+
 def test_a_plan_as_json_is_the_noun_itself(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     monkeypatch.setattr(pipeline, "plan", lambda path, out: a_plan(feasible=True))
     result = call("plan", project, "--out", project.parent / "out", "--json")
@@ -301,13 +318,15 @@ def test_a_plan_as_json_is_the_noun_itself(monkeypatch: pytest.MonkeyPatch, proj
 def a_document(retention: float = 0.99, met: bool | None = True) -> dict[str, Any]:
     objective = {"percentile": 99, "limit_ms": 1.0, "met": met, "value_ms": 2.0, "basis": "measured"}
     interval = [retention - 0.01, retention + 0.01]
+    gate = {"min_retention": 0.97, "kind": "point", "met": retention >= 0.97}
+    kept = {"value": retention, "ci95": interval}
     return {
         "schema": 1,
         "kdexport": "0.1.0",
         "decision": "Ship it.",
         "warnings": [],
         "teacher": {"quality": {"metric": "accuracy", "value": 0.97, "ci95": [0.95, 0.98], "n": 500}},
-        "targets": [{"target": "l4", "objective": objective, "retention": {"value": retention, "ci95": interval}}],
+        "targets": [{"target": "l4", "objective": objective, "retention": kept, "gate": gate}],
     }
 
 
@@ -530,6 +549,14 @@ def test_compare_sets_runs_side_by_side_and_says_no_to_a_missed_objective(tmp_pa
     assert result.exit_code == 1
     assert [row["run"] for row in json.loads(result.stdout)] == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert f"no: {tmp_path / 'b'}: l4: p99 2 ms misses 1 ms (measured)" in result.stderr
+
+
+def test_compare_says_no_to_a_missed_retention_too(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(a_document(retention=0.95)))
+    result = call("compare", tmp_path)
+    assert result.exit_code == 1
+    assert "retention missed" in result.stdout
+    assert f"no: {tmp_path}: l4: retention 0.950 is below min_retention 0.97" in result.stderr
 
 
 def test_report_draws_the_page_and_the_costs_again(tmp_path: Path) -> None:

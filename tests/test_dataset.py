@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdexport import dataset
 from kdexport.dataset import Dataset, read_dataset
 from kdexport.errors import BadInput
 from kdexport.nouns.project import Data, Table
@@ -108,6 +109,57 @@ def test_a_tenth_of_the_production_queries_is_held_out(tmp_path: Path) -> None:
     assert len(data.query_test) == 4
     assert {(t,) for t in data.query_test + data.unlabelled} == set(asked)
     assert not set(data.query_test) & set(data.unlabelled)
+
+
+def test_rows_of_dev_test_and_held_out_queries_are_not_learnt_from(tmp_path: Path) -> None:
+    everything = [(text,) for text, _ in [*rows(40), *rows(5, "test")]]
+    asked = [(f"asked {i}",) for i in range(40)]
+    queries = table(tmp_path, "queries.csv", [*asked, everything[-1]])
+    other = table(tmp_path, "other.csv", [*everything, *asked, ("found",)])
+    data = read(tmp_path, rows(40), rows(5, "test"), queries=(queries,), unlabelled=(other,))
+    unseen = {*data.dev.inputs, *data.test.inputs, *data.query_test}
+    assert not unseen & {*data.train.inputs, *data.unlabelled}
+    assert "found" in data.unlabelled
+    # of queries the test row; of the others 15 test rows, 12 dev rows and the 4 queries that are held out
+    wanted = "32 of 217 queries and unlabelled rows stand in dev, test or the held-out queries too: they are not learnt"
+    assert data.warnings == (f"{wanted} from",)
+
+
+def test_a_query_that_stands_in_train_is_not_held_out(tmp_path: Path) -> None:
+    asked = [(f"asked {i}",) for i in range(40)]
+    held = read(tmp_path, rows(20), queries=(table(tmp_path, "queries.csv", asked),)).query_test
+    train = [*rows(20), (str(held[0]), "card")]
+    data = read(tmp_path, train, rows(2, "test"), queries=(table(tmp_path, "queries.csv", asked),))
+    assert held[0] in data.train.inputs
+    assert set(data.query_test) == set(held[1:])
+    assert data.warnings == ("1 of 4 held-out queries stand in train too: they are not held out",)
+
+
+def test_a_text_under_two_classes_is_on_one_side_only(tmp_path: Path) -> None:
+    both = [(f"either {i}", name) for i in range(40) for name in ("card", "pay")]
+    data = read(tmp_path, [*rows(20), *both])
+    assert not set(data.dev.inputs) & set(data.train.inputs)
+    assert not set(data.test.inputs) & {*data.train.inputs, *data.dev.inputs}
+    assert len(data.dev) > 0
+    assert any(w.startswith("40 distinct rows of train stand under two classes or more") for w in data.warnings)
+
+
+def test_more_unlabelled_rows_than_the_limit_are_sampled_queries_first_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "MAX_UNLABELLED", 12)
+    asked, other = [(f"asked {i}",) for i in range(10)], [(f"found {i}",) for i in range(50)]
+
+    def unlabelled(found: list[tuple[str]]) -> Dataset:
+        tables = {"queries": (table(tmp_path, "q.csv", asked),), "unlabelled": (table(tmp_path, "o.csv", found),)}
+        return read(tmp_path, rows(20), rows(2, "test"), **tables)
+
+    data = unlabelled(other)
+    assert [str(t).split()[0] for t in data.unlabelled] == ["asked"] * 9 + ["found"] * 3
+    assert data.warnings == (
+        "9 of 9 production queries and 3 of 50 other unlabelled rows are learnt from: at most 12, queries first",
+    )
+    assert set(unlabelled(other[::-1]).unlabelled) == set(data.unlabelled)
 
 
 def test_without_any_label_the_classes_are_the_teachers(tmp_path: Path) -> None:

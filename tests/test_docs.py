@@ -9,10 +9,12 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from kdexport import schemas, terminal
 from kdexport.backbones import Backbone
 from kdexport.bundle.write import RUNNER_FILES, write_bundle
+from kdexport.cli import main
 from kdexport.nouns.manifest import Manifest, Preprocessor
 from kdexport.nouns.profile import HardwareProfile
 from kdexport.nouns.project import TeacherSource, Training
@@ -146,6 +148,20 @@ def test_the_device_and_the_target_of_the_how_to_are_right(tmp_path: Path) -> No
     assert found.profile == profile.id
     assert found.offering
     assert profile.offering(found.offering) is not None
+
+
+def test_a_device_added_as_the_how_to_says_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDEXPORT_CATALOGUE", str(tmp_path))
+    for text in blocks_of("add-a-device.md", "yaml"):
+        path = Path(text.splitlines()[0].removeprefix("# "))
+        path.parent.mkdir()
+        path.write_text(text)
+    commands = [c for c in command_lines((DOCS / "how-to" / "add-a-device.md").read_text()) if "my-board" in c]
+    assert len(commands) == 3
+    for command in commands:
+        result = CliRunner().invoke(main, command.split()[1:])
+        assert result.exit_code == 0, result.output
 
 
 def test_the_loss_of_the_how_to_keeps_the_contract() -> None:

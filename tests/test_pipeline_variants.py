@@ -14,10 +14,10 @@ import pytest
 from kdexport import pipeline
 from kdexport.stages import distil
 
-TEACHER = '''
+TEACHER = """
 def answer(texts):
     return [[4.0 * ("card" in t), 4.0 * ("cash" in t), 0.5] for t in texts]
-'''
+"""
 UNLABELLED = """
 name: unlabelled
 task: text_classification

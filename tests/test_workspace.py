@@ -111,14 +111,16 @@ def test_a_decision_on_other_inputs_is_another_decision(tmp_path: Path) -> None:
     assert make.calls == 2
 
 
-def test_remeasuring_forgets_every_decision_and_no_stage(tmp_path: Path) -> None:
+def test_remeasuring_forgets_every_decision_and_starts_a_generation(tmp_path: Path) -> None:
     workspace, make, stage = Workspace(tmp_path), Counter(), Counter()
     workspace.decide("engine", [], make.decide)
     workspace.stage("label", 1, [], Figure, stage)
-    workspace.forget_decisions()
+    assert workspace.generation == 0
+    workspace.forget_measurements()
     workspace.decide("engine", [], make.decide)
     workspace.stage("label", 1, [], Figure, stage)
     assert (make.calls, stage.calls) == (2, 1)
+    assert Workspace(tmp_path).generation == 1
 
 
 @pytest.mark.parametrize("content", ["", '{"name": "which"}', "[]"])

@@ -219,6 +219,15 @@ def test_a_misspelt_runtime_in_a_users_target_file_is_named(world: World) -> Non
     assert re.search(r"mine\.yaml:\d+: runtimes: unknown runtime 'tensort'; did you mean 'tensorrt'\?", line)
 
 
+def test_an_offering_of_this_machine_is_refused_before_any_work(world: World) -> None:
+    text = Path(__file__).parent.parent.joinpath("targets/local-cpu.yaml").read_text()
+    world.write("mine.yaml", text.replace("id: local-cpu", "id: mine") + "offering: on-my-desk\n")
+    line = world.run_fails(targets=["mine.yaml"])
+    number = len(text.splitlines()) + 1
+    assert f"mine.yaml:{number}: offering: 'on-my-desk' is wanted, but profile 'local', this machine, has none" in line
+    assert "leave `offering` out" in line
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

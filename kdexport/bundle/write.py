@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ RUNNER = Path(runner_verify.__file__).parent
 RUNNER_FILES = tuple(sorted(p.name for p in RUNNER.glob("*.py") if p.name != "__init__.py"))
 REQUIREMENTS, GOLDEN = "requirements.txt", "golden.json"
 RESERVED = {*RUNNER_FILES, runner_verify.MANIFEST, REQUIREMENTS, GOLDEN}
-RECIPE_REQUIREMENTS = {
-    # a device has its own, older Python; TensorRT itself comes with JetPack or from NVIDIA's package index
+LOWEST = {
+    # a device has its own, older Python; what these do for the runner has not changed since
     "tokenizers": "0.15",
     "numpy": "1.20",
     "Pillow": "9.4",
@@ -95,14 +94,15 @@ def _golden_row(raw: str | bytes, logits: list[float]) -> dict[str, Any]:
 
 
 def _requirements(manifest: Manifest) -> str:
-    """What the runner imports, at least at the versions that the bundle was measured with."""
+    """What the runner imports: the runtime at least at the version that the bundle was measured with. Not in a recipe:
+    there TensorRT comes with JetPack or from NVIDIA's package index."""
     reads = {"text": "tokenizers", "image": "Pillow"}[manifest.preprocessor.kind]
-    if manifest.artifact == "recipe":
-        return "".join(f"{name}>={RECIPE_REQUIREMENTS[name]}\n" for name in (reads, "numpy"))
-    runtime = distribution(manifest.runtime)
-    if runtime is None:
-        raise BadInput(f"runtime {manifest.runtime} is not installed here, so no engine of it can be bundled")
-    versions = (runtime, *((name, version(name)) for name in (reads, "numpy")))
+    versions = [(name, LOWEST[name]) for name in (reads, "numpy")]
+    if manifest.artifact == "engine":
+        runtime = distribution(manifest.runtime)
+        if runtime is None:
+            raise BadInput(f"runtime {manifest.runtime} is not installed here, so no engine of it can be bundled")
+        versions.insert(0, runtime)
     return "".join(f"{name}>={found}\n" for name, found in versions)
 
 

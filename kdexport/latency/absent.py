@@ -5,8 +5,8 @@ at a share of the bandwidth. The terms are summed, not overlapped, so no cost an
 faster. Efficiency saturates with work per operator by itself: of w FLOPs an operator needs w / (efficiency x peak)
 on top of its overhead, so a small operator gets a small share of the peak.
 
-A CPU is taken to run on one core or on all of them, whichever is estimated faster: waking the cores costs more for
-each operator than a small student needs to compute. `benchmarks/absent_fit.py` writes the coefficients.
+A CPU is taken to run on one core or on all that it may use, whichever is estimated faster: waking the cores costs more
+for each operator than a small student needs to compute. `benchmarks/absent_fit.py` writes the coefficients.
 """
 
 from __future__ import annotations
@@ -135,8 +135,14 @@ def usable_peak(profile: HardwareProfile, precision: Precision) -> tuple[Precisi
     )
 
 
-def estimate(profile: HardwareProfile, cost: GraphCost, precision: Precision) -> LatencyEstimate:
+def estimate(
+    profile: HardwareProfile, cost: GraphCost, precision: Precision, cores: int | None = None
+) -> LatencyEstimate:
     """Median of one run of the model alone, inputs on the host, batch already in `cost`; in ms with a 90 % interval.
+
+    cores: how many a CPU's run may use (None: all); a GPU is always used whole. k of n cores have k / n of the peak,
+    and are given k / n of the bandwidth: what is left while the neighbours are as busy, as a count of workers assumes.
+    A run on one core is not cut further: its coefficients were fitted with the bandwidth of the whole device.
 
     The interval is a quantile of log residuals of devices left out, each device weighing the same (split-conformal,
     with the level raised until left-out devices are covered). Outside the range of published models it is the one of
@@ -144,7 +150,7 @@ def estimate(profile: HardwareProfile, cost: GraphCost, precision: Precision) ->
     add up. Raises Unsupported, naming profile and fact, where the bandwidth or a usable peak is missing."""
     pool = prior().pools["gpu" if profile.is_gpu else "cpu"]
     used, _ = usable_peak(profile, precision)
-    times_ms = _times_ms(profile, pool, cost, precision)
+    times_ms = _times_ms(profile, pool, cost, precision, cores)
     way = min(times_ms, key=lambda name: times_ms[name])
     extrapolated, half_width_log = _half_width(pool, cost)
     factor = math.exp(half_width_log)
@@ -153,7 +159,7 @@ def estimate(profile: HardwareProfile, cost: GraphCost, precision: Precision) ->
         low_ms=times_ms[way] / factor,
         high_ms=times_ms[way] * factor,
         model=MODEL,
-        basis=_basis(profile, pool, precision, used, way, extrapolated),
+        basis=_basis(profile, pool, precision, used, way, cores, extrapolated),
         extrapolated=extrapolated,
     )
 
@@ -165,15 +171,17 @@ def estimate_speedup(
     fast: GraphCost,
     fast_precision: Precision,
     host_ms: tuple[float, float, float] | None = None,
+    cores: int | None = None,
 ) -> tuple[float, tuple[float, float]]:
     """(ms of slow over ms of fast on one device, its 90 % interval); host_ms: (p50, low, high) added to both.
+    cores: as in `estimate`, for both.
 
     What an estimate misses about a device, it misses for both models, so the interval is that of left-out pairs
     (PairSpread), widened outside the published range as in `estimate`. With host work three unknowns take part: the
     device's speed, which is how far `slow` misses, the ratio of the models, and the host. Each is moved alone to the
     ends of its interval and the moves of ln ratio add up as squares, as independent errors do. Never wider than the
     far ends of the two latencies; exactly 1 for a model against itself. Raises Unsupported as `estimate`."""
-    slow_ms, fast_ms = estimate(profile, slow, slow_precision), estimate(profile, fast, fast_precision)
+    slow_ms, fast_ms = estimate(profile, slow, slow_precision, cores), estimate(profile, fast, fast_precision, cores)
     ratio = slow_ms.p50_ms / fast_ms.p50_ms
     same = (slow, slow_precision) == (fast, fast_precision)
     factor = 1.0 if same else math.exp(_pair_half_width(profile, slow, slow_precision, fast, fast_precision))
@@ -223,24 +231,37 @@ def estimate_host(
     )
 
 
-def _times_ms(profile: HardwareProfile, pool: Pool, cost: GraphCost, precision: Precision) -> dict[str, float]:
-    """ms of a run in each mode of the pool that the facts allow: one core needs the number of cores."""
+def _times_ms(
+    profile: HardwareProfile, pool: Pool, cost: GraphCost, precision: Precision, cores: int | None
+) -> dict[str, float]:
+    """ms of a run in each mode that the pool knows and the facts allow."""
     _, flops_per_s = usable_peak(profile, precision)
-    cores = profile.facts.cores
-    share_of_peak = {"whole": 1.0, **({"one_core": 1 / cores.value} if cores else {})}
+    shares = _shares(profile, cores)
     return {
         name: run_ms(
             pool.launch_us,
             mode.operator_us[profile.device_class],
             cost.num_operators,
             cost.flops,
-            mode.efficiency * flops_per_s * share_of_peak[name],
+            mode.efficiency * flops_per_s * shares[name][0],
             moved_bytes(cost, precision),
-            pool.bandwidth_efficiency * _bandwidth(profile),
+            pool.bandwidth_efficiency * _bandwidth(profile) * shares[name][1],
         )
         for name, mode in pool.modes.items()
-        if name in share_of_peak
+        if name in shares
     }
+
+
+def _shares(profile: HardwareProfile, cores: int | None) -> dict[str, tuple[float, float]]:
+    """(share of the peak, share of the bandwidth) by mode; a count of cores that is not known leaves the whole."""
+    known = profile.facts.cores
+    if profile.is_gpu or known is None:
+        return {"whole": (1.0, 1.0)}
+    one_core = {"one_core": (1 / known.value, 1.0)}
+    if cores == 1:
+        return one_core
+    share = 1.0 if cores is None else min(1.0, cores / known.value)
+    return {"whole": (share, share), **one_core}
 
 
 def _peak_key(precision: Precision) -> str:
@@ -308,14 +329,20 @@ def _pair_half_width(
 
 
 def _basis(
-    profile: HardwareProfile, pool: Pool, precision: Precision, used: Precision, way: str, extrapolated: bool
+    profile: HardwareProfile,
+    pool: Pool,
+    precision: Precision,
+    used: Precision,
+    way: str,
+    cores: int | None,
+    extrapolated: bool,
 ) -> str:
     parts = [
         f"nothing measured on this device; fitted on {pool.rows} published rows of {pool.devices} devices, "
         "90 % interval from leaving devices out"
     ]
     if not profile.is_gpu:
-        parts.append("on one core" if way == "one_core" else f"on all {_cores(profile)}cores")
+        parts.append("on 1 core" if way == "one_core" else f"on {_cores(profile, cores)}")
     if used != precision:
         parts.append(f"no {precision} peak known, {used} peak used")
     if extrapolated:
@@ -323,5 +350,8 @@ def _basis(
     return "; ".join(parts)
 
 
-def _cores(profile: HardwareProfile) -> str:
-    return f"{profile.facts.cores.value:g} " if profile.facts.cores else ""
+def _cores(profile: HardwareProfile, cores: int | None) -> str:
+    known = profile.facts.cores
+    if known is None:
+        return "all cores"
+    return f"{cores} of {known.value:g} cores" if cores and cores < known.value else f"all {known.value:g} cores"

@@ -44,6 +44,7 @@ class Assumption(Noun):
     unit: str
     source: str = Field(min_length=1)
     date: datetime.date | None = Field(default=None, description="of the source; none: stated by the project")
+    note: str = Field(default="", description="of the fact: what its number leaves out, or how it was computed")
     assumed: bool
 
 
@@ -66,6 +67,7 @@ class CostLine(Noun):
     )
     usd_per_million: float | None = Field(default=None, ge=0, description="per million requests at the mean rate")
     region: str = Field(default="", description="where the price holds")
+    price_basis: str = Field(default="", description="list price, purchase with lifetime and electricity, or a bill")
     price_source: str = ""
     price_date: datetime.date | None = None
     quality: float | None = None
@@ -96,6 +98,7 @@ class CostReport(Noun):
         "none: a cost is blank, or it never saves"
     )
     note: str = Field(default="", description="why a figure is blank")
+    incumbent: str = Field(default="", description="what the incumbent is assumed to be, where no project names it")
     assumptions: tuple[Assumption, ...]
 
     def line(self, who: Who) -> CostLine | None:

@@ -45,9 +45,8 @@ class StageEstimate(Noun):
     """What a later stage will take, said before any of it is spent."""
 
     stage: str
-    hours: float
+    hours: float | None = Field(description="none: the teacher's arithmetic is not known")
     memory_gib: float
-    usd: float | None = None
     basis: str
 
 

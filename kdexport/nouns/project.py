@@ -96,7 +96,8 @@ class Training(Noun):
 
 
 class Incumbent(Noun):
-    """Where the teacher runs today. Savings are against this. Default: on the same target, fp32."""
+    """Where the teacher runs today. Savings are against this. Default: on the same target, in the precision planned
+    for it: fp16 on GPUs that may use it, else fp32."""
 
     target: str | None = Field(default=None, description="id of a target: the teacher's device, runtime, price")
     usd_per_year: float | None = Field(default=None, ge=0, description="from the bill, if the user has it")

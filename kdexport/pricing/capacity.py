@@ -66,10 +66,12 @@ def capacity(
 def _measured_single_stream(times: Floats, objective: Objective, max_utilisation: float, workers: int) -> Capacity:
     """1 / mean service; the interval by the delta method on the logarithm of the mean."""
     basis = _measured_basis(times, objective)
-    if not _unloaded_ok(times[None, :], objective)[0]:
-        return Capacity(requests_per_s=0, kind="measured", ci95=(0, 0), how=_missed(times, objective, basis))
     value = float(max_utilisation * workers * 1e3 / times.mean())
     spread = math.exp(1.96 * float(times.std(ddof=1) / times.mean()) / math.sqrt(len(times)))
+    if not _unloaded_ok(times[None, :], objective)[0]:
+        # another sample of the same engine may meet the objective: then it serves at most this
+        missed = _missed(times, objective, basis)
+        return Capacity(requests_per_s=0, kind="measured", ci95=(0, value * spread), how=missed)
     how = f"1 / mean of {basis}, {workers} worker(s), at utilisation {max_utilisation:g}"
     return Capacity(requests_per_s=value, kind="measured", ci95=(value / spread, value * spread), how=how)
 

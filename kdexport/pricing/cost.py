@@ -6,6 +6,7 @@ A replica is one instance of the offering: `workers` in `capacity` counts all it
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 from kdexport.errors import BadInput, unknown_name
@@ -17,6 +18,7 @@ from kdexport.nouns.target import Target, Traffic
 HOURS_PER_YEAR = 8760
 SECONDS_PER_YEAR = 3600 * HOURS_PER_YEAR
 MAX_REPLICAS = 10_000  # how far the break-even is looked for
+DEFAULT = "kdexport's default"  # the source of an assumption that nobody has stated
 
 
 def replicas_for(peak_requests_per_s: float, capacity_rps: float, redundancy: int) -> int:
@@ -53,6 +55,7 @@ def price(
     quality: float | None,
     quality_label: str,
     billed_usd_per_year: float | None = None,
+    capacity_assumes: Sequence[Assumption] = (),
 ) -> CostLine:
     """What `who` costs on `target` at `traffic` (the student's, also for an incumbent that lives on another target).
 
@@ -85,12 +88,16 @@ def price(
         usd_per_year_interval=interval,
         usd_per_million=None if yearly is None else yearly / million_requests_per_year,
         region="as billed" if billed else (offering.region or "not stated") if offering else "",
+        price_basis="bill" if billed else _price_basis(offering, profile) if offering else "",
         price_source="the project's bill" if billed else _price_of(offering).source if offering else "",
         price_date=_price_of(offering).date if offering and not billed else None,
         quality=quality,
         quality_label=quality_label,
         note=_note(target, profile, None if billed else offering, capacity, interval, billed),
-        assumptions=_assumptions(target, profile, None if billed else offering, traffic, billed_usd_per_year),
+        assumptions=(
+            *_assumptions(target, profile, None if billed else offering, traffic, billed_usd_per_year),
+            *capacity_assumes,
+        ),
     )
 
 
@@ -191,6 +198,13 @@ def _price_of(offering: Offering) -> Number:
     return number
 
 
+def _price_basis(offering: Offering, profile: HardwareProfile) -> str:
+    if offering.kind == "rented":
+        return "list price of an hour"
+    electricity = "with electricity at full power all year" if profile.facts.power_w else "without electricity"
+    return f"purchase over {offering.lifetime_years:g} years, {electricity}"
+
+
 def _offering_of(target: Target, profile: HardwareProfile) -> Offering | None:
     if target.offering is None:
         return None
@@ -253,6 +267,7 @@ def _offering_assumptions(offering: Offering, profile: HardwareProfile) -> list[
     rows.append(_stated(f"{offering.id}.electricity", offering.usd_per_kwh, "USD/kWh", source, default))
     if profile.facts.power_w:
         rows.append(_sourced(f"{profile.id}.power", profile.facts.power_w, "W"))
+        rows.append(_stated(f"{profile.id}.power_share", 1.0, "of full power, all year", DEFAULT, True))
     return rows
 
 
@@ -261,8 +276,18 @@ def _is_default(noun: Target | Offering, field: str) -> bool:
 
 
 def _stated(key: str, value: float, unit: str, source: str, assumed: bool) -> Assumption:
-    return Assumption(key=key, value=value, unit=unit, source=source, assumed=assumed)
+    """source: where it would be stated; of an assumed one only traffic says who assumed it: its target's author."""
+    told = DEFAULT if assumed and not key.startswith("traffic.") else source
+    return Assumption(key=key, value=value, unit=unit, source=told, assumed=assumed)
 
 
 def _sourced(key: str, number: Number, unit: str) -> Assumption:
-    return Assumption(key=key, value=number.value, unit=unit, source=number.source, date=number.date, assumed=False)
+    return Assumption(
+        key=key,
+        value=number.value,
+        unit=unit,
+        source=number.source,
+        date=number.date,
+        note=number.note,
+        assumed=False,
+    )

@@ -23,7 +23,7 @@ def card(document: Document, target: Document) -> Safe:
     )
     return tag(
         "article",
-        tag("header", heading, verdict(mapping(target.get("objective")))),
+        tag("header", heading, verdict(mapping(target.get("objective"))), gate_verdict(target)),
         _objective(mapping(target.get("objective"))),
         tag("p", figures.spec_text(mapping(target.get("student")).get("spec")), class_="muted"),
         tag("div", _quality(document, target), _size(target), class_="pair"),
@@ -44,6 +44,13 @@ def verdict(objective: Document) -> Safe:
     return tag("span", text, class_=f"verdict {kind}") if objective.get("limit_ms") else Safe("")
 
 
+def gate_verdict(target: Document) -> Safe:
+    """min_retention met or missed; nothing where the report does not say."""
+    met, text = figures.gate_text(target)
+    kind, sign = ("good", "✓") if met else ("bad", "✗")
+    return tag("span", f"{sign} {text}", class_=f"verdict {kind}") if text else Safe("")
+
+
 def _objective(objective: Document) -> Safe:
     text = figures.objective_text(objective)
     if not text:
@@ -51,7 +58,10 @@ def _objective(objective: Document) -> Safe:
     value = finite(objective.get("value_ms"))
     found = f" Found: {figures.milliseconds(value)}." if value is not None else ""
     basis = f" Basis: {objective['basis']}." if objective.get("basis") else ""
-    return tag("p", f"Objective: {text}.{found}{basis}")
+    safe = objective.get("interval_excludes_failure")
+    end = f" The upper end of the estimate {'meets' if safe else 'misses'} it, too."
+    end = end if safe == objective.get("met") else end.replace(", too", "")
+    return tag("p", f"Objective: {text}.{found}{basis}{end if isinstance(safe, bool) else ''}")
 
 
 def _quality(document: Document, target: Document) -> Safe:
@@ -157,7 +167,7 @@ def _engines(target: Document) -> Safe:
         for engine in engines
     ]
     headings = ("Engine", "Choice", "Quality", "Median", "Evidence", "Size", "Reason")
-    return table("Engines tried; quality is measured on the test rows", headings, lines, text=(1, 4, 6))
+    return table("Engines tried; quality is measured on the dev rows", headings, lines, text=(1, 4, 6))
 
 
 def _money(target: Document) -> Safe:
@@ -179,9 +189,15 @@ def _money(target: Document) -> Safe:
     return join(
         [
             table("Cost at the target's traffic", headings, [_cost_row(target, who) for who in names], text=(1, 8)),
+            _incumbent(report),
             _saving(target),
         ]
     )
+
+
+def _incumbent(report: Document) -> Safe:
+    told = words(report.get("incumbent"))
+    return tag("p", f"Incumbent: {told}.", class_="muted") if told else Safe("")
 
 
 def _cost_row(target: Document, who: str) -> Sequence[str]:
@@ -218,8 +234,10 @@ def _saving(target: Document) -> Safe:
     zero = finite(mapping(target.get("cost")).get("zero_saving_requests_per_s"))
     if saved.value is None:
         return tag("p", "Saving: ", BLANK, f" ({saved.reason})" if saved.reason else "")
-    between = f", {saved.shown_interval()}" if saved.interval else ""
-    noise = " (the interval holds 0: no significant difference)" if saved.spans(0.0) else ""
+    remark = figures.saving_remark(saved)
+    between = f", {saved.shown_interval()}" if saved.interval and remark != figures.SAME_REPLICAS else ""
+    inside = "the interval holds 0: " if remark == figures.NO_DIFFERENCE else ""
+    noise = f" ({inside}{remark})" if remark else ""
     if zero is None:
         break_even = f". Break-even: {BLANK} ({report.get('note') or 'not known'})."
     elif zero == 0:
@@ -237,6 +255,7 @@ def _bundle(target: Document) -> Safe:
         ("Bundle", tag("code", blank(target.get("bundle")))),
         ("SHA-256", tag("code", blank(target.get("bundle_sha256")))),
         ("Ships as", " ".join(words(target.get(k)) for k in ("artifact", "runtime", "precision")).strip() or BLANK),
+        ("Quality and parity are those of", blank(target.get("verified_on"))),
         (
             "Parity with the trained student",
             f"largest difference of a logit {BLANK if error is None else f'{error:.4g}'}, "

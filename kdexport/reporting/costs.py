@@ -14,6 +14,7 @@ COLUMNS = (
     "kind",
     "quality",
     "quality_label",
+    "quality_n",
     "mean_requests_per_s",
     "peak_requests_per_s",
     "traffic_assumed",
@@ -21,6 +22,7 @@ COLUMNS = (
     "capacity_low",
     "capacity_high",
     "capacity_kind",
+    "capacity_how",
     "redundancy",
     "replicas",
     "usd_per_replica_hour",
@@ -34,6 +36,7 @@ COLUMNS = (
     "saving_usd_per_year_high",
     "zero_saving_requests_per_s",
     "region",
+    "price_basis",
     "price_source",
     "price_date",
     "note",
@@ -82,6 +85,9 @@ def _row(target: Document, line: Document, report: Document) -> dict[str, Cell]:
         "capacity_low": capacity_low,
         "capacity_high": capacity_high,
         "capacity_kind": capacity.get("kind"),
+        "capacity_how": capacity.get("how"),
+        # teacher and student are asked the same test rows
+        "quality_n": None if line.get("quality") is None else mapping(target.get("quality")).get("n"),
         "usd_per_year_low": usd_low,
         "usd_per_year_high": usd_high,
     }

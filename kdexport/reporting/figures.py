@@ -220,12 +220,28 @@ def retention_name(target: Document) -> str:
     return words(target.get("retention_kind")) or "retention"
 
 
+def gate_text(target: Document) -> tuple[bool | None, str]:
+    """(met, "retention gate met"): whether min_retention is reached; an empty text where the report does not say."""
+    gate = mapping(target.get("gate"))
+    met, wanted = gate.get("met"), finite(gate.get("min_retention"))
+    if not isinstance(met, bool):
+        return None, ""
+    at_least = f" of {percent(wanted)}" if wanted is not None else ""
+    return met, f"min_retention{at_least} {'met' if met else 'missed'}"
+
+
+def fewer(target: Document) -> str:
+    """'125× fewer': the teacher's parameters over the student's; empty where a count is not known."""
+    ratio = finite(mapping(target.get("size")).get("params_ratio"))
+    return "" if ratio is None else f"{times(ratio)} fewer"
+
+
 def speedup(target: Document, scope: str = "latency") -> Figure:
     """Teacher's median over the student's. Measured only where both are."""
     entry = mapping(target.get(scope))
     ratio = mapping(entry.get("speedup"))
     kinds = {words(mapping(entry.get(who)).get("kind")) for who in ("teacher", "student")}
-    kind = "measured" if kinds == {"measured"} else "estimated"
+    kind = words(ratio.get("kind")) or ("measured" if kinds == {"measured"} else "estimated")
     return Figure(
         finite(ratio.get("value")),
         times,
@@ -284,6 +300,27 @@ def saving(target: Document) -> Figure:
         source="as incumbent minus student",
         reason=words(report.get("note")) or usd_per_year(target, "student").reason,
     )
+
+
+SAME_REPLICAS = "none: the same replicas serve either"
+NO_DIFFERENCE = "no significant difference"
+
+
+def saving_remark(saved: Figure) -> str:
+    """What a saving inside the noise is called."""
+    if saved.value == 0 and saved.interval == (0, 0):
+        return SAME_REPLICAS
+    return NO_DIFFERENCE if saved.spans(0.0) else ""
+
+
+def incumbent_name(target: Document) -> str:
+    """'incumbent', and what it is assumed to be where the project does not say."""
+    return "incumbent (assumed: teacher here)" if assumed_incumbent(target) else "incumbent"
+
+
+def assumed_incumbent(target: Document) -> str:
+    """What the incumbent is assumed to be; empty where the project names one."""
+    return words(mapping(mapping(target.get("cost")).get("report")).get("incumbent"))
 
 
 def target_name(target: Document) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 
 from kdexport.reporting import figures
-from kdexport.reporting.card import card, verdict
+from kdexport.reporting.card import card, gate_verdict, verdict
 from kdexport.reporting.curves import curves
-from kdexport.reporting.figures import BLANK, Document, finite, mapping, rows, words
+from kdexport.reporting.figures import BLANK, Document, Figure, finite, mapping, rows, words
 from kdexport.reporting.forgotten import forgotten
 from kdexport.reporting.markup import Safe, join, tag
 from kdexport.reporting.parts import STACKING, badge, blank, bullets, figure, folded, number, section, table
@@ -104,7 +105,7 @@ def _targets(document: Document) -> Safe:
 
 
 def _target_row(document: Document, target: Document) -> Sequence[str]:
-    smaller = finite(mapping(target.get("size")).get("params_ratio"))
+    fewer = figures.fewer(target)
     params = figures.counted(mapping(target.get("student")).get("params"), figures.params_text)
     name = figures.retention_name(target)
     kept, fast, saved = figures.retention(target), figures.speedup(target), figures.saving(target)
@@ -114,15 +115,21 @@ def _target_row(document: Document, target: Document) -> Sequence[str]:
                 figures.target_name(target),
                 tag("code", words(target.get("target"))),
                 verdict(mapping(target.get("objective"))),
+                gate_verdict(target),
             ]
         ),
-        figure(params, f"{figures.times(smaller)} smaller" if smaller is not None else ""),
+        figure(params, f"{fewer} parameters" if fewer else ""),
         figure(kept, name if name != "retention" else ""),
         figure(figures.latency(document, mapping(target.get("latency")).get("student")), "median"),
         figure(fast, "no significant difference" if fast.spans(1.0) else ""),
         _cost(target),
-        figure(saved, "no significant difference" if saved.spans(0.0) else ""),
+        _saving(saved),
     )
+
+
+def _saving(saved: Figure) -> Safe:
+    remark = figures.saving_remark(saved)
+    return figure(replace(saved, interval=None) if remark == figures.SAME_REPLICAS else saved, remark)
 
 
 def _cost(target: Document) -> Safe:
@@ -133,7 +140,7 @@ def _cost(target: Document) -> Safe:
     return join(
         [
             tag("span", number(before), " → ", number(after)),
-            tag("span", "incumbent → student", class_="detail"),
+            tag("span", f"{figures.incumbent_name(target)} → student", class_="detail"),
             badge(kind),
         ]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdexport.reporting import figures
-from kdexport.reporting.figures import BLANK, Document, Figure, finite, interval_of, mapping, rows
+from kdexport.reporting.figures import BLANK, Document, Figure, finite, interval_of, mapping, rows, words
 from kdexport.reporting.markup import Safe, tag
 from kdexport.reporting.parts import blank, folded, number, table
 
@@ -14,17 +14,31 @@ CAPTION = "Parameters are counted; every other figure is estimated, with a 90 % 
 
 
 def candidates(document: Document) -> Sequence[Safe]:
-    """One folded table for each target that has candidates; a sentence where none has."""
+    """Why each target's student was chosen, over its folded table; a sentence where no target has candidates."""
     found = [(target, listed) for target in rows(document.get("targets")) if (listed := rows(target.get("candidates")))]
     if not found:
         return (tag("p", "The plan names no candidates.", class_="muted"),)
     return [
-        folded(
-            f"{figures.target_name(target)}: {len(listed)} candidates",
-            table(CAPTION, HEADINGS, [_candidate_row(c) for c in listed], text=(7,), class_="plan"),
-        )
+        block
         for target, listed in found
+        for block in (
+            _reason(target),
+            folded(
+                f"{figures.target_name(target)}: {len(listed)} candidates",
+                table(CAPTION, HEADINGS, [_candidate_row(c) for c in listed], text=(7,), class_="plan"),
+            ),
+        )
     ]
+
+
+def _reason(target: Document) -> Safe:
+    """The plan's own words; infeasible: what could be met instead."""
+    plan = mapping(target.get("plan"))
+    reason, nearest = words(plan.get("reason")), words(plan.get("nearest"))
+    if not reason and not nearest:
+        return Safe("")
+    missed = f" Not every limit can be met; {nearest}." if nearest else ""
+    return tag("p", tag("strong", figures.target_name(target)), f": {reason}.{missed}")
 
 
 def _candidate_row(candidate: Document) -> Sequence[str]:

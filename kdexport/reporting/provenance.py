@@ -20,7 +20,7 @@ def assumptions(document: Document) -> Safe:
             words(target.get("target")),
             _assumed_value(a),
             badge("assumed" if a.get("assumed") else "stated"),
-            blank(a.get("source")),
+            " ".join(filter(None, (blank(a.get("source")), f"({a['note']})" if a.get("note") else ""))),
             blank(a.get("date")),
         )
         for target in rows(document.get("targets"))

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdexport.reporting import figures
-from kdexport.reporting.figures import Document, Figure, finite, mapping, rows, words
+from kdexport.reporting.figures import NO_DIFFERENCE, Document, Figure, finite, mapping, rows, words
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-NO_DIFFERENCE = "no significant difference"
 HEADINGS = ("Target", "Student", "Retention", "Latency p50, end to end", "Speed-up", "USD/year", "Saving/year")
 
 
@@ -40,6 +39,8 @@ def print_summary(document: Document, console: Console) -> None:
     for target in rows(document.get("targets")):
         table.add_row(*_cells(document, target))
     console.print(table)
+    for remark in _remarks(document):
+        console.print(remark, markup=False, highlight=False)
     if document.get("decision"):
         console.print(f"\n{document['decision']}", markup=False, highlight=False)
     for warning in document.get("warnings") or ():
@@ -86,13 +87,23 @@ def _summary(document: Document, target: Document) -> dict[str, Any]:
         "saving_usd_per_year": saving.value,
         "saving_interval_usd_per_year": saving.interval,
         "objective_met": mapping(target.get("objective")).get("met"),
+        "gate_met": figures.gate_text(target)[0],
     }
 
 
+def _remarks(document: Document) -> list[str]:
+    """Why money is blank, and against whom it is saved where the project does not say."""
+    targets = rows(document.get("targets"))
+    money = {words(t.get("target")): figures.usd_per_year(t, "student") for t in targets}
+    found = [f"{name}: USD/year is blank: {usd.reason}" for name, usd in money.items() if usd.value is None]
+    if any(figures.usd_per_year(t, "incumbent").value is not None and figures.assumed_incumbent(t) for t in targets):
+        found.append("USD/year: incumbent (assumed: teacher here) → student")
+    return found
+
+
 def _cells(document: Document, target: Document) -> tuple[str, ...]:
-    size = mapping(target.get("size"))
     params = figures.counted(mapping(target.get("student")).get("params"), figures.params_text)
-    smaller = finite(size.get("params_ratio"))
+    fewer = figures.fewer(target)
     latency = figures.latency(document, mapping(target.get("latency")).get("student"))
     kept = figures.retention(target)
     objective = mapping(target.get("objective"))
@@ -100,8 +111,8 @@ def _cells(document: Document, target: Document) -> tuple[str, ...]:
     met = verdicts.get(objective.get("met", ""), "objective not proven" if objective.get("limit_ms") else "")
     shown = "" if figures.retention_name(target) == "retention" else figures.retention_name(target)
     cells = (
-        _lines(words(target.get("target")), met),
-        _lines(params.shown(), f"{figures.times(smaller)} smaller" if smaller is not None else ""),
+        _lines(words(target.get("target")), met, _gate(target)),
+        _lines(params.shown(), fewer, "parameters" if fewer else ""),
         _lines(_with_interval(kept), shown, kept.kind if kept.value is not None else ""),
         _lines(_with_interval(latency), latency.kind if latency.value is not None else ""),
         _with_kind(figures.speedup(target)),
@@ -109,6 +120,11 @@ def _cells(document: Document, target: Document) -> tuple[str, ...]:
         _with_kind(figures.saving(target)),
     )
     return tuple(_plain(cell) for cell in cells)
+
+
+def _gate(target: Document) -> str:
+    met, _ = figures.gate_text(target)
+    return "" if met is None else f"retention {'met' if met else 'missed'}"
 
 
 def _money(target: Document) -> str:

@@ -19,7 +19,7 @@ from kdexport.nouns.teacher import TeacherSet
 from kdexport.storage.tables import Raw
 from kdexport.tasks import Prepared, Task
 
-VERSION = 1
+VERSION = 2
 GOLDEN_ROWS = 16
 GRAPH = "model.onnx"  # of an engine built ahead of time, too: build.py can build it again
 
@@ -83,11 +83,17 @@ def bundle(
     return Bundle(
         path=str(folder),
         sha256=bundle_sha256(folder),
-        bytes_loaded=sum(f.bytes for f in written.files if f.path in files),
+        bytes_loaded=bytes_loaded(written),
         artifact=choice.artifact,
         runtime=choice.runtime,
         precision=choice.precision,
     )
+
+
+def bytes_loaded(written: Manifest) -> int:
+    """What answering reads: model, its weights, tokenizer; not the graph that lies beside an engine."""
+    weights = str(Path(written.model).with_suffix(".bin"))
+    return sum(f.bytes for f in written.files if f.path in (written.model, weights, written.preprocessor.tokenizer))
 
 
 def _golden(student: Student, student_folder: Path, dataset: Dataset, task: Task) -> list[tuple[Raw, list[float]]]:

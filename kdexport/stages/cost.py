@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdexport.latency.tail import TAIL_ASSUMED
 from kdexport.nouns.bench import BenchResult, QualityResult, Timed
-from kdexport.nouns.cost import Capacity, CostLine, CostReport, Who
+from kdexport.nouns.cost import Assumption, Capacity, CostLine, CostReport, Who
 from kdexport.nouns.profile import HardwareProfile
 from kdexport.nouns.project import Incumbent
 from kdexport.nouns.target import Target
 from kdexport.pricing.capacity import capacity
-from kdexport.pricing.cost import compare, price
+from kdexport.pricing.cost import DEFAULT, compare, price
 
-VERSION = 1
+VERSION = 2
+ASSUMED_INCUMBENT = "the teacher on this same target (assumed: the project names no incumbent)"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def cost(
             quality=value,
             quality_label=words,
             billed_usd_per_year=billed,
+            capacity_assumes=_assumed_tail(timed, side) if timed else (),
         )
 
     student = line("student", here, bench.student, quality.student.value)
@@ -59,7 +62,17 @@ def cost(
     quantised = (
         line("teacher_quantised", here, bench.teacher_quantised, quantised_quality) if bench.teacher_quantised else None
     )
-    return compare(teacher, quantised, student)
+    report = compare(teacher, quantised, student)
+    named = incumbent.target is not None or incumbent.usd_per_year is not None
+    return report if named else report.model_copy(update={"incumbent": ASSUMED_INCUMBENT})
+
+
+def _assumed_tail(timed: Timed, side: Side) -> tuple[Assumption, ...]:
+    """The tail that an estimated median was given, where no calibration has measured it."""
+    if timed.estimate is None or side.tail_ratio is not None:
+        return ()
+    key, unit = f"{side.target.id}.latency_tail", "p99 over p50"
+    return (Assumption(key=key, value=TAIL_ASSUMED, unit=unit, source=DEFAULT, assumed=True),)
 
 
 def _capacity(timed: Timed, side: Side) -> Capacity:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-VERSION = 1
+VERSION = 2
+CHECKPOINT = "checkpoint.safetensors"  # removed by the pipeline, once the stage's result is written
 BF16_TRIALS = 12  # steps of each precision, in turn
 BF16_GAIN = 1.1  # faster than this, or fp32 stays
 CHECKPOINT_SECONDS = 5.0
@@ -43,13 +44,13 @@ def distil(
     metric: Metric,
     recipe: Recipe,
     embedding: np.ndarray | None,
-    decide_bf16: Callable[[Callable[[], Decision]], Decision],
+    bf16: bool,
     folder: Path,
     progress: Progress | None,
 ) -> Student:
     """Soft loss + hard_weight x cross-entropy on the rows with a true label. embedding: the teacher's (V, D), trimmed.
 
-    Given the same decision, seed, thread count and ISA the weights are the same to the bit."""
+    Given the same precision, seed, thread count and ISA the weights are the same to the bit."""
     import torch
 
     torch.set_num_threads(recipe.threads)
@@ -60,19 +61,18 @@ def distil(
         backbone.initialise(module, embedding)
     encoded = task.encode(prepared, rows.inputs)
     loss_of = _objective(module, encoded, rows, labels, recipe)
-    decision = decide_bf16(lambda: measure_bf16(loss_of, module, encoded.lengths, recipe))
     schedule = Schedule(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
         threads=recipe.threads,
-        bf16=decision.choice == "bf16",
+        bf16=bf16,
         checkpoint_seconds=CHECKPOINT_SECONDS,
     )
     dev = task.encode(prepared, dataset.dev.inputs)
     evaluate = _dev_quality(module, dev, dataset, metric)
-    history = train(module, encoded.lengths, loss_of, schedule, folder / "checkpoint.safetensors", evaluate, progress)
+    history = train(module, encoded.lengths, loss_of, schedule, folder / CHECKPOINT, evaluate, progress)
     return _write(
         module, spec, prepared, recipe, history.losses, history.dev_quality, schedule.bf16, backbone, dev, folder
     )
@@ -101,6 +101,25 @@ def _objective(
         return loss
 
     return loss_of
+
+
+def decide_precision(
+    spec: StudentSpec,
+    prepared: Prepared,
+    rows: TransferSet,
+    labels: SoftLabels,
+    task: Task,
+    num_classes: int,
+    recipe: Recipe,
+) -> Decision:
+    """bf16 where it is measured faster: a module of its own, and the first batch alone."""
+    import torch
+
+    torch.set_num_threads(recipe.threads)
+    module = backbone_of(spec).build(spec, num_classes, dropout=recipe.dropout)
+    first = TransferSet(rows.inputs[: recipe.batch_size], rows.hard[: recipe.batch_size])
+    encoded = task.encode(prepared, first.inputs)
+    return measure_bf16(_objective(module, encoded, first, labels, recipe), module, encoded.lengths, recipe)
 
 
 def measure_bf16(
@@ -185,7 +204,6 @@ def _write(
     export_graph(module, [example], [name], folder / "model.onnx", tokens=backbone.input_kind == "text")
     if prepared.tokenizer_json:
         write_bytes(folder / "tokenizer.json", prepared.tokenizer_json.encode())
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     embeddings = sum(m.weight.numel() for m in module.modules() if isinstance(m, torch.nn.Embedding))
     return Student(
         spec=spec.model_dump(),

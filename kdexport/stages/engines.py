@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 2
+VERSION = 3
 MAX_QUALITY_LOSS = 0.003  # of the metric on dev: what an engine may lose against the best one and still be chosen
 FASTER = 1.02  # a quantised engine must be faster by more than the noise to be kept
 PARITY_ROWS = 256
@@ -262,7 +262,11 @@ def _unrun(
     built from, weights already in its precision, is checked by ONNX Runtime."""
     assert dataset.dev.labels is not None
     order: list[Precision] = ["fp16", *target.precisions]
-    built = sorted((r for r in tried if r.bytes is not None), key=lambda r: order.index(r.precision))
+    failed = [r for r in tried if r.parity is not None]  # ran here, and answered wrong
+    built = sorted((r for r in tried if r.bytes is not None and not r.parity), key=lambda r: order.index(r.precision))
+    if failed and not built:
+        worst = failed[0]
+        raise Damaged(f"{graph}: {worst.runtime}/{worst.precision}: {worst.reason}; no bundle is written")
     runtime = built[0].runtime if built else target.runtimes[-1]
     precision = built[0].precision if built else "fp16" if "fp16" in target.precisions else "fp32"
     source = graph
@@ -278,7 +282,6 @@ def _unrun(
         f"parity and quality are those of the {precision} graph in ONNX Runtime; "
         f"the {runtime} engine itself is untested here"
     )
-    kept = {"chosen": True, "reason": "built ahead of time; " + note}
     return EngineChoice(
         runtime=runtime,
         precision=precision,
@@ -289,6 +292,19 @@ def _unrun(
         parity=_parity(good),
         threshold=fit_threshold(metric, good.dev_logits, dataset.dev.labels, dataset.classes),
         dev_quality=good.quality,
-        tried=tuple(r.model_copy(update=kept) if built and r is built[0] else r for r in tried),
+        tried=tuple(_told(r, runtime, precision, profile, note) for r in tried),
         notes=(note,),
     )
+
+
+def _told(
+    result: EngineResult, runtime: str, precision: Precision, profile: HardwareProfile, note: str
+) -> EngineResult:
+    """Of engines that cannot run here, only the planned one is built: here ahead of time, or there by build.py."""
+    if (result.runtime, result.precision) == (runtime, precision):
+        reason = "built ahead of time; " + note if result.bytes is not None else result.reason
+        return result.model_copy(update={"chosen": True, "reason": reason})
+    if result.reason != load_runtime(result.runtime).only_there(profile):
+        return result  # refused for a reason of its own
+    planned = "precision" if result.precision != precision else "runtime"
+    return result.model_copy(update={"reason": f"not the planned {planned}"})

@@ -23,24 +23,28 @@ from kdexport.nouns.target import Target
 from kdexport.pricing.cost import HOURS_PER_YEAR, replicas_for, usd_per_hour
 from kdexport.sizing.choose import choose
 from kdexport.sizing.quality import predict_retention
+from kdexport.tasks.image_classification import require_memory
 
-VERSION = 2
+VERSION = 3
 TOKENIZER_BYTES_PER_PIECE = 16
 GRAPH_BYTES = 6_000
 TRAINING_EFFICIENCY = 0.25  # of a 2-core matrix product's speed, small graphs; hours are said as an estimate
 ASSUMED_FLOPS_PER_S_PER_CORE = 0.06e12
+PROCESS_GIB = 0.6  # Python, torch and a runtime
+TEXT_TRAINING_GIB = 1.0
+TRAINING_BYTES_PER_PARAM = 16  # fp32: weights, gradients, Adam's two moments
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the data and the teacher fix. teacher_flops: of one row, forward."""
+    """What the data and the teacher fix. teacher_flops: of one row, forward; None where it is not known."""
 
     input_kind: str
     num_classes: int
     shape: InputShape
     vocab_sizes: tuple[int, ...]
     teacher_params: int | None
-    teacher_flops: float
+    teacher_flops: float | None
     transfer_rows: int
     train_rows: int
 
@@ -52,6 +56,9 @@ def plan(
     targets: Sequence[tuple[Target, HardwareProfile, Calibration | None]],
     cores: float,
 ) -> Plan:
+    """Raises BadInput where the pictures to learn from do not fit into memory."""
+    if sizes.input_kind == "image":
+        require_memory(sizes.transfer_rows, sizes.shape.channels, sizes.shape.height, sizes.shape.width)
     specs = [
         spec
         for backbone in backbones_for(sizes.input_kind)
@@ -95,7 +102,8 @@ def _candidate(
     calibration: Calibration | None,
 ) -> Candidate:
     cost = backbone_of(spec).cost(spec, sizes.num_classes, sizes.shape)
-    latency = _end_to_end(spec, cost, target, profile, calibration, sizes.input_kind, preprocess_here_ms)
+    run_cores = cores_of_run(profile, project.threads)
+    latency = _end_to_end(spec, cost, target, profile, calibration, sizes.input_kind, preprocess_here_ms, run_cores)
     objective_ms = None
     if latency is not None:
         tail = calibration.tail_ratio if calibration else TAIL_ASSUMED
@@ -122,6 +130,7 @@ def _end_to_end(
     calibration: Calibration | None,
     input_kind: str,
     preprocess_here_ms: float | None,
+    run_cores: int | None,
 ) -> LatencyEstimate | None:
     if calibration is not None:
         model = calibrated.estimate(calibration, spec.backbone, cost)
@@ -132,7 +141,7 @@ def _end_to_end(
         return model.model_copy(update=added)
     try:
         host = absent_host(profile, input_kind, preprocess_here_ms)
-        return absent_end_to_end(profile, cost, planned_precision(target), target.objective.scope, host)
+        return absent_end_to_end(profile, cost, planned_precision(target), target.objective.scope, host, run_cores)
     except Unsupported:
         return None
 
@@ -143,10 +152,15 @@ def absent_host(profile: HardwareProfile, input_kind: str, preprocess_here_ms: f
 
 
 def absent_end_to_end(
-    profile: HardwareProfile, cost: GraphCost, precision: Precision, scope: str, host: LatencyEstimate
+    profile: HardwareProfile,
+    cost: GraphCost,
+    precision: Precision,
+    scope: str,
+    host: LatencyEstimate,
+    run_cores: int | None,
 ) -> LatencyEstimate:
     """Model plus preprocessing (host) on a machine that nobody here has. Raises Unsupported where facts are missing."""
-    model = absent.estimate(profile, cost, precision)
+    model = absent.estimate(profile, cost, precision, run_cores)
     if scope == "model":
         return model
     return LatencyEstimate(
@@ -176,6 +190,11 @@ def _usd_per_year(
     return replicas_for(target.traffic.peak_requests_per_s, capacity_rps, target.redundancy) * hourly * HOURS_PER_YEAR
 
 
+def cores_of_run(profile: HardwareProfile, threads: int) -> int | None:
+    """Cores that one run uses: the engine's threads on a CPU, where `workers` run side by side; None: a whole GPU."""
+    return None if profile.is_gpu else threads
+
+
 def workers(profile: HardwareProfile, target: Target, threads: int) -> int:
     """Processes of one replica that answer at once: one a GPU, one for each `threads` virtual CPUs elsewhere."""
     offering = profile.offering(target.offering) if target.offering else None
@@ -203,21 +222,59 @@ def _stage_estimates(
 ) -> list[StageEstimate]:
     """Hours from counted FLOPs at an assumed speed: within a factor of three, and said so."""
     speed = ASSUMED_FLOPS_PER_S_PER_CORE * cores * TRAINING_EFFICIENCY
-    basis = f"FLOPs at {speed / 1e9:.0f} GFLOP/s assumed; within a factor of three"
-    memory = 0.6 + (sizes.teacher_params or 0) * 16 / 2**30
+    teacher_gib = PROCESS_GIB + _training_gib(sizes.teacher_params or 0)
     estimates = []
     fits = [t.fit for t in project.teachers if t.fit is not None]
     if fits:
-        flops = sum(3 * sizes.teacher_flops * sizes.train_rows * f.epochs for f in fits)
-        estimates.append(StageEstimate(stage="teach", hours=flops / speed / 3600, memory_gib=memory, basis=basis))
-    label = sizes.teacher_flops * sizes.transfer_rows * len(project.teachers) / speed / 3600
-    estimates.append(StageEstimate(stage="label", hours=label, memory_gib=memory, basis=basis))
-    for number, spec in enumerate({str(p.chosen.spec): p.chosen.spec for p in plans}.values(), 1):
-        flops = 3 * _flops_of(spec, sizes) * sizes.transfer_rows * recipe.epochs
-        name = f"distil student {number}"
-        estimates.append(StageEstimate(stage=name, hours=flops / speed / 3600, memory_gib=1.0, basis=basis))
-    bench = StageEstimate(stage="engines and bench", hours=0.02 * len(plans), memory_gib=memory, basis="a fixed budget")
+        rows = sum(3 * sizes.train_rows * f.epochs for f in fits)
+        fit_gib = teacher_gib + _pixels_gib(sizes, sizes.train_rows)
+        estimates.append(_teacher_stage("teach", sizes, rows, speed, fit_gib))
+    asked = sizes.transfer_rows * len(project.teachers)
+    estimates.append(_teacher_stage("label", sizes, asked, speed, teacher_gib))
+    for number, chosen in enumerate({str(p.chosen.spec): p.chosen for p in plans}.values(), 1):
+        flops = 3 * _flops_of(chosen.spec, sizes) * sizes.transfer_rows * recipe.epochs
+        estimates.append(
+            StageEstimate(
+                stage=f"distil student {number}",
+                hours=flops / speed / 3600,
+                memory_gib=_distil_gib(sizes, chosen.num_params),
+                basis=_basis(speed),
+            )
+        )
+    bench = StageEstimate(
+        stage="engines and bench", hours=0.02 * len(plans), memory_gib=teacher_gib, basis="a fixed budget"
+    )
     return [*estimates, bench]
+
+
+def _basis(flops_per_s: float) -> str:
+    return f"FLOPs at {flops_per_s / 1e9:.0f} GFLOP/s assumed; within a factor of three"
+
+
+def _teacher_stage(name: str, sizes: Sizes, rows: int, flops_per_s: float, memory_gib: float) -> StageEstimate:
+    """rows: passes through the teacher, a backward pass counted as two."""
+    if sizes.teacher_flops is None:
+        basis = "hours are not known: the teacher's files do not tell its FLOPs; memory is without the teacher"
+        return StageEstimate(stage=name, hours=None, memory_gib=memory_gib, basis=basis)
+    hours = sizes.teacher_flops * rows / flops_per_s / 3600
+    return StageEstimate(stage=name, hours=hours, memory_gib=memory_gib, basis=_basis(flops_per_s))
+
+
+def _training_gib(num_params: int) -> float:
+    return num_params * TRAINING_BYTES_PER_PARAM / 2**30
+
+
+def _pixels_gib(sizes: Sizes, rows: int) -> float:
+    """Pictures are held as uint8, all at once; texts take next to nothing."""
+    if sizes.input_kind != "image":
+        return 0.0
+    return rows * sizes.shape.channels * sizes.shape.height * sizes.shape.width / 2**30
+
+
+def _distil_gib(sizes: Sizes, num_params: int) -> float:
+    if sizes.input_kind != "image":
+        return TEXT_TRAINING_GIB
+    return PROCESS_GIB + _training_gib(num_params) + _pixels_gib(sizes, sizes.transfer_rows)
 
 
 def _flops_of(spec: dict[str, object], sizes: Sizes) -> float:

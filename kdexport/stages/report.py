@@ -10,7 +10,7 @@ from typing import Any
 import kdexport
 from kdexport.dataset import Dataset
 from kdexport.latency.tail import TAIL_ASSUMED, at_percentile
-from kdexport.nouns.bench import BenchResult, QualityResult, Timed
+from kdexport.nouns.bench import BenchResult, QualityResult, Ratio, Timed
 from kdexport.nouns.cost import CostReport
 from kdexport.nouns.measurement import Environment, Latency
 from kdexport.nouns.plan import TargetPlan
@@ -35,6 +35,7 @@ class TargetResult:
     quality: QualityResult
     cost: CostReport | None
     bundle: dict[str, Any]  # stages.bundle.Bundle as plain values: path, sha256, bytes_loaded, artifact, ...
+    training_s: float | None = None  # of a training that was resumed: since then
 
 
 def report(
@@ -149,6 +150,7 @@ def _entry(project: Project, teachers: TeacherSet, teacher_bytes: int | None, r:
         "calibration_error": r.quality.student_ece,
         "retention": r.quality.retention,
         "retention_kind": "retention" if project.data.labelled else "agreement with the teacher",
+        "gate": gate_met(project, r.quality),
         "query_agreement": r.quality.query_agreement
         and {**r.quality.query_agreement.model_dump(), "n": r.quality.query_n},
         "agreement": r.quality.agreement,
@@ -165,9 +167,11 @@ def _entry(project: Project, teachers: TeacherSet, teacher_bytes: int | None, r:
         "precision": r.choice.precision,
         "artifact": r.choice.artifact,
         "bundle": r.bundle["path"],
+        "bundle_in_run": f"bundles/{r.target.id}",
         "bundle_sha256": r.bundle["sha256"],
         "parity": r.choice.parity,
-        "objective": objective_met(r.target, bench),
+        "verified_on": r.choice.verified_on,
+        "objective": objective_met(r.target, bench, r.cost),
         "engines": r.choice.tried,
         "per_class": [
             {"class": c.name, "n": c.n, "teacher": c.teacher, "student": c.student} for c in r.quality.per_class
@@ -184,8 +188,18 @@ def _latency_entry(bench: BenchResult, scope: str) -> dict[str, Any]:
         "teacher": latency_dict(getattr(bench.teacher, scope) if bench.teacher else None),
         "teacher_quantised": latency_dict(getattr(bench.teacher_quantised, scope) if bench.teacher_quantised else None),
         "student": latency_dict(getattr(bench.student, scope) if bench.student else None),
-        "speedup": ratio,
+        "speedup": _speedup(bench, ratio),
     }
+
+
+def _speedup(bench: BenchResult, ratio: Ratio | None) -> dict[str, Any] | None:
+    """Measured where both models are. `ci95` of an estimate is its 90 % error interval: `confidence` says which."""
+    if ratio is None:
+        return None
+    kinds = {timed.end_to_end.kind for timed in (bench.teacher, bench.student) if timed}
+    measured = kinds == {"measured"}
+    kind, confidence = ("measured", 0.95) if measured else ("estimated", 0.9)
+    return {"value": ratio.value, "ci95": ratio.ci95, "kind": kind, "confidence": confidence}
 
 
 def _cost_entry(cost: CostReport | None, bench: BenchResult) -> dict[str, Any]:
@@ -205,23 +219,50 @@ def _cost_entry(cost: CostReport | None, bench: BenchResult) -> dict[str, Any]:
     }
 
 
-def objective_met(target: Target, bench: BenchResult) -> dict[str, Any]:
-    """Single stream: the measured percentile's bound against the limit. Server: the cost stage's capacity decides."""
+def gate_met(project: Project, quality: QualityResult) -> dict[str, Any]:
+    """min_retention against the retention, or against its interval's lower end where the project asks for that."""
+    low = quality.retention.ci95[0]
+    reached = quality.retention.value if project.gate == "point" else low
+    return {
+        "min_retention": project.min_retention,
+        "kind": project.gate,
+        "met": reached >= project.min_retention,
+        "interval_excludes_failure": low >= project.min_retention,
+    }
+
+
+def objective_met(target: Target, bench: BenchResult, cost: CostReport | None) -> dict[str, Any]:
+    """The percentile of a single stream, a measured one's bound or an estimate's, against the limit; in scenario server
+    the replicas' capacity under load must be above 0, too.
+
+    interval_excludes_failure: does the upper end of an estimate's interval meet it, too? None where measured."""
     objective = target.objective
     timed = bench.student
     latency = None if timed is None else timed.end_to_end if objective.scope == "end_to_end" else timed.model
     value = latency.percentile_ms(objective.percentile) if latency else None
     basis = "measured, single stream" if latency and latency.kind == "measured" else "estimated"
+    worst = None
     if latency is not None and latency.kind == "estimated" and latency.error_interval:
         value = at_percentile(latency.p50_ms, TAIL_ASSUMED, objective)
         basis = f"estimated median, with a tail of p99 = {TAIL_ASSUMED:g} x p50 assumed"
+        worst = at_percentile(latency.error_interval[1], TAIL_ASSUMED, objective)
+    met = None if value is None else value <= objective.limit_ms
+    safe = None if worst is None else worst <= objective.limit_ms
+    student = cost.line("student") if cost else None
+    capacity = student.capacity if student and objective.scenario == "server" else None
+    if capacity is not None and met is not None:
+        basis += "; under load: the capacity that the replicas are priced with"
+        met = met and capacity.requests_per_s > 0
+        safe = None if safe is None else safe and capacity.interval is not None and capacity.interval[0] > 0
     return {
         "percentile": objective.percentile,
         "limit_ms": objective.limit_ms,
         "scope": objective.scope,
         "scenario": objective.scenario,
-        "met": None if value is None else value <= objective.limit_ms,
+        "met": met,
+        "interval_excludes_failure": safe,
         "value_ms": value,
+        "capacity_requests_per_s": capacity.requests_per_s if capacity else None,
         "basis": basis if value is not None else "no latency for this target",
     }
 
@@ -251,7 +292,7 @@ def _training(results: Sequence[TargetResult]) -> list[dict[str, Any]]:
                 "epochs": r.student.recipe.epochs,
                 "losses": r.student.losses,
                 "dev_quality": r.student.dev_quality,
-                "seconds": None,
+                "seconds": r.training_s,
                 "recipe": r.student.recipe,
                 "bf16": r.student.bf16,
             },
@@ -277,5 +318,5 @@ def _decision_for(project: Project, r: TargetResult) -> str:
     if saving < 0:
         return words + f", costs ${-saving:,.0f} a year more (estimated)"
     zero = r.cost.zero_saving_requests_per_s
-    above = f"; it saves above {zero:,.0f} requests/s" if zero else ""
+    above = f"; a saving first appears above {zero:,.0f} requests/s" if zero else ""
     return words + f", saves nothing at a peak of {peak:g} requests/s (estimated{above})"

@@ -24,12 +24,14 @@ class TeacherGlance:
     num_dense_params: int | None
     spec: dict[str, object] | None = None
 
-    def flops_per_row(self, shape: InputShape, num_classes: int) -> float:
-        """Forward, one row: 2 x dense parameters x tokens (Kaplan et al. 2020, section 2.1), or the spec's count."""
+    def flops_per_row(self, shape: InputShape, num_classes: int) -> float | None:
+        """Forward, one row: 2 x dense parameters x tokens (Kaplan et al. 2020, section 2.1), or the spec's count.
+
+        None where the files tell neither: an ONNX graph, a function, a file of scores."""
         if self.spec is not None:
             spec = parse_spec(dict(self.spec))
             return backbone_of(spec).cost(spec, num_classes, shape).flops
-        return 2.0 * (self.num_dense_params or 0) * max(shape.tokens, 1)
+        return None if self.num_dense_params is None else 2.0 * self.num_dense_params * max(shape.tokens, 1)
 
 
 def glance(source: TeacherSource, num_classes: int, shape: InputShape) -> TeacherGlance:
@@ -38,8 +40,9 @@ def glance(source: TeacherSource, num_classes: int, shape: InputShape) -> Teache
         spec = parse_spec(source.fit.spec, "teachers: fit: spec")
         params = backbone_of(spec).cost(spec, num_classes, shape).num_params
         return TeacherGlance(params, params, source.fit.spec)
-    if folder is not None and (folder / "model.safetensors").is_file():
-        shapes = _safetensors_shapes(folder / "model.safetensors")
+    files = _weight_files(folder) if folder is not None else []
+    if folder is not None and files:
+        shapes = {name: shape for file in files for name, shape in _safetensors_shapes(file).items()}
         total = sum(prod(s) for s in shapes.values())
         tables = sum(prod(s) for name, s in shapes.items() if "embeddings" in name)
         spec_file = folder / "spec.json"
@@ -76,6 +79,22 @@ def classes_of(source: TeacherSource) -> tuple[str, ...]:
     raise BadInput("data.labelled is false: give 'labels' for the first teacher, in the order of its outputs")
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder: one, or the shards that an index names; empty where there is none.
+
+    Raises BadInput where the index is not one, or names a file that is no plain name in the folder."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    document = read_users_json(index)
+    names = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
+        raise BadInput(f"{index}: wanted is 'weight_map', a file name for each tensor; save the model again")
+    return [folder / name for name in sorted(set(names.values()))]
+
+
 def _safetensors_shapes(path: Path) -> dict[str, list[int]]:
     """Shapes from the header alone (safetensors format: 8 bytes of length, then JSON)."""
     try:
@@ -85,6 +104,8 @@ def _safetensors_shapes(path: Path) -> dict[str, list[int]]:
                 raise ValueError("header too long")
             header = json.loads(f.read(size))
         return {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
+    except FileNotFoundError as e:
+        raise BadInput(f"{path}: no such file, but the index names it; copy the model folder again") from e
     except (OSError, ValueError, struct.error, KeyError) as e:
         start = path.read_bytes()[:1]
         what = "a pickle (refused)" if start in (b"P", b"\x80") else "damaged"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ AUGMENTED_ROWS = {"text": 60_000, "image": 15_000}  # more than this bought noth
 ROWS_SEEN = {"text": 750_000, "image": 200_000}  # rows times epochs: 8 epochs of 90 k texts
 EPOCHS = (8, 30)
 LEARNING_RATE = {"text": 3e-3, "image": 3e-3}
-MAX_UNLABELLED = 100_000
 
 
 def recipe(project: Project, dataset: Dataset, input_kind: str, threads: int) -> Recipe:
@@ -59,10 +57,7 @@ def transfer_set(dataset: Dataset, task: Task, per_row: int, seed: int) -> Trans
     import numpy as np
 
     variants = task.augment(dataset.train.inputs, per_row, seed) if per_row else []
-    unlabelled = list(dataset.unlabelled)
-    if len(unlabelled) > MAX_UNLABELLED:
-        unlabelled = random.Random(seed).sample(unlabelled, MAX_UNLABELLED)
-    hard = np.full(len(dataset.train) + len(variants) + len(unlabelled), -1, dtype=np.int64)
+    hard = np.full(len(dataset.train) + len(variants) + len(dataset.unlabelled), -1, dtype=np.int64)
     if dataset.train.labels is not None:
         hard[: len(dataset.train)] = dataset.train.labels
-    return TransferSet([*dataset.train.inputs, *variants, *unlabelled], hard)
+    return TransferSet([*dataset.train.inputs, *variants, *dataset.unlabelled], hard)

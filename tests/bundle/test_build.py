@@ -79,7 +79,7 @@ class FakeContext:
         return True
 
 
-def fake_tensorrt(scale: float = 1.0, enough_mib: int = 0, version: str = "10.3.0") -> Any:
+def fake_tensorrt(scale: float = 1.0, enough_mib: int = 0, version: str = "10.3.0", name: str = "tensorrt") -> Any:
     """The calls of TensorRT's Python API that build.py makes; a build succeeds within `enough_mib` of workspace."""
     limits: list[int] = []
 
@@ -129,7 +129,7 @@ def fake_tensorrt(scale: float = 1.0, enough_mib: int = 0, version: str = "10.3.
             return "unsupported operator"
 
     return SimpleNamespace(
-        __name__="tensorrt",
+        __name__=name,
         __version__=version,
         Logger=type("Logger", (), {"ERROR": 0, "__init__": lambda self, level: None}),
         Builder=Builder,
@@ -141,6 +141,17 @@ def fake_tensorrt(scale: float = 1.0, enough_mib: int = 0, version: str = "10.3.
         nptype={"ids": np.int64, "logits": np.float32}.__getitem__,
         limits=limits,
     )
+
+
+def prebuilt(recipe: Path) -> Path:
+    """The recipe's model as an engine of TensorRT-RTX, beside the graph that it was built from."""
+    folder = recipe.parent / "prebuilt"
+    files: dict[str, Path | bytes] = {n: recipe / n for n in ("model.onnx", "tokenizer.json")}
+    files["model.fp16.rtx.engine"] = recipe / "model.onnx"
+    manifest = text_manifest(artifact="recipe", runtime="tensorrt_rtx", max_batch=4, model="model.fp16.rtx.engine")
+    golden = [(row["text"], row["logits"]) for row in json.loads((recipe / "golden.json").read_text())]
+    write_bundle(folder, manifest, files, golden=golden)
+    return folder
 
 
 @pytest.fixture
@@ -173,7 +184,7 @@ def test_without_tensorrt_the_recipe_says_how_to_get_it_and_exits_2(recipe: Path
 def test_an_old_tensorrt_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, fake_tensorrt(version="8.5.2"))
     with pytest.raises(NoTensorRT, match=r"TensorRT 10 or later is wanted, found 8\.5\.2"):
-        import_tensorrt()
+        import_tensorrt("tensorrt")
 
 
 def test_the_recipe_builds_checks_and_reports(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +203,55 @@ def test_after_the_build_predict_answers_with_the_engine(recipe: Path, monkeypat
     make(recipe, cache_folder(recipe), 256)
     plain = Predictor(recipe.parent / "plain")
     assert [Predictor(recipe).predict(t) for t in TEXTS] == [plain.predict(t) for t in TEXTS]
+
+
+def install_both(monkeypatch: pytest.MonkeyPatch, rtx: Any) -> None:
+    """TensorRT itself is there, too, and may not be asked for an engine of TensorRT-RTX."""
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
+    install(monkeypatch, SimpleNamespace(__name__="tensorrt", __version__="10.3.0"))
+
+
+def test_an_engine_in_the_bundle_is_proved_and_served_not_built(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rtx = fake_tensorrt(name="tensorrt_rtx", version="1.7.1")
+    install_both(monkeypatch, rtx)
+    folder = prebuilt(recipe)
+    report = make(folder, cache_folder(folder), 256)
+    assert rtx.limits == []
+    assert (report["runtime"], report["build_s"], report["workspace_mib"]) == ("tensorrt_rtx", None, None)
+    assert (report["parity"]["passed"], report["parity"]["n"]) == (True, len(TEXTS))
+    plain = Predictor(recipe.parent / "plain")
+    assert [Predictor(folder).predict(t) for t in TEXTS] == [plain.predict(t) for t in TEXTS]
+
+
+def test_an_engine_in_the_bundle_that_answers_otherwise_is_not_served(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_both(monkeypatch, fake_tensorrt(scale=1.5, name="tensorrt_rtx", version="1.7.1"))
+    folder = prebuilt(recipe)
+    assert not make(folder, cache_folder(folder), 256)["parity"]["passed"]
+    with pytest.raises(ValueError, match="the engine's answers are not the student's; it is not served"):
+        Predictor(folder)
+
+
+def test_a_rebuild_starts_from_the_graph(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rtx = fake_tensorrt(name="tensorrt_rtx", version="1.7.1")
+    install_both(monkeypatch, rtx)
+    folder = prebuilt(recipe)
+    assert make(folder, cache_folder(folder), 256, rebuild=True)["workspace_mib"] == 256
+    assert rtx.limits == [256]
+
+
+def test_tensorrt_is_preferred_for_its_own_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_both(monkeypatch, SimpleNamespace(__name__="tensorrt_rtx", __version__="1.7.1"))
+    assert import_tensorrt("tensorrt").__name__ == "tensorrt"
+    assert import_tensorrt("tensorrt_rtx").__name__ == "tensorrt_rtx"
+
+
+@pytest.mark.parametrize("name", ["predict.py", "build.py", "verify.py"])
+def test_the_help_is_the_head_of_the_file(recipe: Path, name: str) -> None:
+    shown = subprocess.run([sys.executable, recipe / name, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "Exit 0:" in shown or "(exit 0)" in shown
+    assert f"\npython {name} " in shown
 
 
 def test_more_than_the_largest_batch_is_run_in_parts(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

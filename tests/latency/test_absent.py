@@ -102,13 +102,34 @@ class TestByHand:
         # launch 10 + 10 operators x 2 + 5e6 / (0.5 x 0.1e12) = 100 + 1e6 bytes / (0.5 x 100e9) = 20: 150 us
         got = estimate(server(), cost(flops=5e6, weight_bytes=8e5, activation_bytes=2e5, num_operators=10), "fp32")
         assert got.p50_ms == pytest.approx(0.150)
-        assert "on one core" in got.basis
+        assert "on 1 core" in got.basis
 
     def test_a_large_graph_runs_on_all_cores(self) -> None:
         # launch 10 + 10 operators x 20 + 2e9 / (0.25 x 0.8e12) = 10,000 + 1e6 bytes / (0.5 x 100e9) = 20: 10,230 us
         got = estimate(server(), cost(flops=2e9, weight_bytes=8e5, activation_bytes=2e5, num_operators=10), "fp32")
         assert got.p50_ms == pytest.approx(10.230)
         assert "on all 8 cores" in got.basis
+
+    def test_a_run_that_may_use_one_core_is_not_counted_on_all_of_them(self) -> None:
+        # launch 10 + 10 operators x 2 + 2e9 / (0.5 x 0.1e12) = 40,000 + 1e6 bytes / (0.5 x 100e9) = 20: 40,050 us
+        large = cost(flops=2e9, weight_bytes=8e5, activation_bytes=2e5, num_operators=10)
+        got = estimate(server(), large, "fp32", cores=1)
+        assert got.p50_ms == pytest.approx(40.050)
+        assert "on 1 core" in got.basis
+
+    def test_a_quarter_of_the_cores_has_a_quarter_of_peak_and_bandwidth(self) -> None:
+        # 16 of 64 cores: 10 + 10 x 20 + 2e9 / (0.25 x 0.2e12) = 40,000 + 1e6 / (0.5 x 25e9) = 80: 40,290 us
+        large = cost(flops=2e9, weight_bytes=8e5, activation_bytes=2e5, num_operators=10)
+        got = estimate(server(cores=64.0), large, "fp32", cores=16)
+        assert got.p50_ms == pytest.approx(40.290)
+        assert "on 16 of 64 cores" in got.basis
+
+    def test_a_speed_up_is_of_the_cores_that_a_run_may_use(self) -> None:
+        slow, fast = cost(flops=2e9), cost(flops=5e6)
+        value, _ = estimate_speedup(server(), slow, "fp32", fast, "fp32", cores=1)
+        one, other = (estimate(server(), c, "fp32", cores=1).p50_ms for c in (slow, fast))
+        assert value == pytest.approx(one / other)
+        assert value > estimate_speedup(server(), slow, "fp32", fast, "fp32")[0]
 
     def test_int8_moves_a_quarter_of_the_bytes_at_its_own_peak(self) -> None:
         # launch 10 + 10 x 2 + 5e6 / (0.5 x 0.4e12) = 25 + 0.25e6 bytes / (0.5 x 100e9) = 5: 60 us
@@ -251,6 +272,21 @@ def test_a_device_with_more_of_everything_is_never_slower(
     small, large = (profile(facts, device_class) for facts in (few, {name: few[name] * factors[name] for name in few}))
     tolerance = 1 + 1e-12  # cores x per_core / cores is not per_core to the last bit
     assert estimate(large, cost(**base), "fp32").p50_ms <= estimate(small, cost(**base), "fp32").p50_ms * tolerance
+
+
+@settings(deadline=None)
+@given(base=work, few=st.integers(1, 80), more_cores=st.integers(0, 80))
+def test_a_run_that_may_use_more_cores_is_never_slower(base: dict[str, float], few: int, more_cores: int) -> None:
+    machine = profile({"cores": 64.0, "memory_bandwidth_gb_per_s": 100.0, "peak_fp32_tflops": 0.8})
+    less, more_of_them, all_of_them = (
+        estimate(machine, cost(**base), "fp32", cores).p50_ms for cores in (few, few + more_cores, None)
+    )
+    assert less >= more_of_them >= all_of_them
+
+
+def test_a_gpu_is_used_whole_whatever_the_threads_of_the_host() -> None:
+    card = gpu(cores=60.0)
+    assert estimate(card, cost(), "fp16", cores=1) == estimate(card, cost(), "fp16")
 
 
 ratios = st.fixed_dictionaries(

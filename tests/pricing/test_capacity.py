@@ -60,6 +60,13 @@ def test_a_limit_below_the_unloaded_percentile_leaves_no_capacity_and_says_why(o
     assert "10 ms" in found.how
 
 
+def test_a_measured_miss_may_be_the_sample_s_so_its_interval_reaches_what_the_mean_would_serve():
+    times = [9.0] * 90 + [12.0] * 10
+    missed = capacity(times, single_stream(10.0), max_utilisation=0.7)
+    met = capacity(times, single_stream(20.0), max_utilisation=0.7)
+    assert missed.ci95 == (0, met.ci95[1])
+
+
 def test_an_estimate_that_may_miss_the_limit_has_an_interval_from_zero():
     found = capacity(ESTIMATE, server(10.0), max_utilisation=0.7)
     assert found.error_interval[0] == 0 < found.requests_per_s < found.error_interval[1]

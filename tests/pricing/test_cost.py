@@ -241,7 +241,33 @@ def test_defaults_are_listed_as_assumed_and_sourced_prices_are_not():
         "own.lifetime": False,
         "own.electricity": True,
         "box.power": False,
+        "box.power_share": True,
     }
+    sources = {a.key: a.source for a in found.assumptions}
+    assert sources["own.lifetime"] == "offering 'own'"
+    assert sources["own.electricity"] == sources["box.power_share"] == "kdexport's default"
+    assert found.price_basis == "purchase over 2 years, with electricity at full power all year"
+
+
+def test_a_sourced_price_keeps_what_its_source_leaves_out():
+    card = Number(value=8760, source="price list", date=DATE, note="card alone, without storage")
+    offering = Offering(id="own", kind="owned", purchase_usd=card)
+    found = price(
+        "student",
+        target(offering="own"),
+        profile(offering),
+        serves(10),
+        traffic=Traffic(mean_requests_per_s=1, peak_requests_per_s=1),
+        quality=None,
+        quality_label="not measured",
+    )
+    assert {a.key: a.note for a in found.assumptions}["own.price"] == "card alone, without storage"
+
+
+def test_a_line_says_what_its_price_rests_on():
+    assert line().price_basis == "list price of an hour"
+    assert line("incumbent", billed_usd_per_year=1.0).price_basis == "bill"
+    assert line(usd=None).price_basis == ""
 
 
 def test_a_cost_without_the_source_of_its_price_is_refused():

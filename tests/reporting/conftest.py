@@ -48,6 +48,7 @@ def _line(
         usd_per_year_interval=(years[0] * hourly * 8760, years[1] * hourly * 8760),
         usd_per_million=yearly / (200 * 3600 * 8760 / 1e6),
         region="us-east-1",
+        price_basis="list price of an hour",
         price_source=L4_SOURCE,
         price_date="2026-10-02",  # type: ignore[arg-type]
         quality_label="accuracy on 3,080 test rows",
@@ -67,6 +68,7 @@ def _l4_report() -> dict[str, Any]:
         saving_usd_per_year=2 * 0.8048 * 8760,
         saving_interval_usd_per_year=(0.8048 * 8760, 4 * 0.8048 * 8760),
         zero_saving_requests_per_s=239.5,
+        incumbent="the teacher on this same target (assumed: the project names no incumbent)",
         assumptions=(
             Assumption(key="traffic.peak", value=600, unit="requests/s", source="traffic of the target", assumed=True),
             Assumption(
@@ -75,6 +77,7 @@ def _l4_report() -> dict[str, Any]:
                 unit="USD/hour",
                 source=L4_SOURCE,
                 date="2026-10-02",  # type: ignore[arg-type]
+                note="without storage",
                 assumed=False,
             ),
         ),
@@ -156,6 +159,8 @@ SHARED = {
     "quality": {"value": 0.9266, "ci95": [0.9168, 0.9353], "n": 3080},
     "retention": {"value": 0.9983, "ci95": [0.9897, 1.0068]},
     "retention_kind": "retention",
+    "gate": {"min_retention": 0.97, "kind": "point", "met": True, "interval_excludes_failure": True},
+    "verified_on": "onnxruntime/fp32",
     "size": {"teacher_bytes": 91_625_000, "student_bytes": 1_021_440, "params_ratio": 124.6, "bytes_ratio": 89.7},
     "per_class": _per_class(),
     "bundle_sha256": "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
@@ -254,6 +259,7 @@ def _l4_target() -> dict[str, Any]:
              "bytes": 742_100, "chosen": True, "reason": "fastest by estimate; built and checked on the device"},
         ],
         "candidates": _candidates(2.7),
+        "plan": {"reason": "nothing reaches both limits", "feasible": False, "nearest": "met: limit_ms 12"},
         "notes": ["TensorRT engines are bound to their GPU: the bundle is a recipe that builds on the device."],
     }  # fmt: skip
 

@@ -33,6 +33,8 @@ def test_a_priced_line_carries_price_source_interval_and_traffic(document: Docum
     assert (student["kind"], student["capacity_kind"], student["traffic_assumed"]) == ("estimated", "estimated", "yes")
     assert student["price_date"] == "2026-10-02"
     assert student["price_source"].startswith("https://aws.amazon.com")
+    assert student["price_basis"] == "list price of an hour"
+    assert (student["capacity_how"], student["quality_n"]) == ("simulated queue", "3080")
 
 
 def test_a_cost_that_is_not_known_is_an_empty_cell_with_a_note(document: Document) -> None:

@@ -71,6 +71,11 @@ class Page(HTMLParser):
         # the rest
         "22,713,677", "0.9247", "1.71 ms", "22.4 MiB", "0.155", "0.9250", "116 s", "9,003", "18,000", "60,000",
         "Intel Xeon Platinum 8488C", "onnxruntime 1.32.0", "0.8048 USD/hour", "2026-10-02", "assumed",
+        "min_retention of 97.0 % met", "125× fewer parameters", "incumbent (assumed: teacher here) → student",
+        "Incumbent: the teacher on this same target (assumed: the project names no incumbent).",
+        "quality is measured on the dev rows", "(without storage)",
+        "nothing reaches both limits. Not every limit can be met; met: limit_ms 12.",
+        "Quality and parity are those of onnxruntime/fp32",
         "1.42 M", "predicted retention below 0.97", "95.0 to 97.1 %", "2026-11-24", "0.1.0",
     ],
 )  # fmt: skip
@@ -200,6 +205,32 @@ def test_inside_the_noise_the_word_is_no_significant_difference(document: Docume
     assert "no significant difference" not in Page(render_html(document)).text
     l4["cost"]["report"]["saving_interval_usd_per_year"] = [-500.0, 28_200.0]
     assert "no significant difference" in Page(render_html(document)).text
+
+
+def test_a_saving_of_nothing_without_a_width_is_told_as_such(document: Document) -> None:
+    l4 = document["targets"][1]
+    document["targets"] = [l4]
+    l4["retention"]["ci95"] = [0.97, 0.999]
+    l4["cost"]["saving_usd_per_year"] = 0.0
+    l4["cost"]["report"]["saving_interval_usd_per_year"] = [0.0, 0.0]
+    text = Page(render_html(document)).text
+    assert text.count("none: the same replicas serve either") == 2
+    assert "no significant difference" not in text
+
+
+def test_a_missed_gate_is_a_second_badge_on_row_and_card(document: Document) -> None:
+    document["targets"] = document["targets"][:1]
+    document["targets"][0]["gate"] |= {"met": False, "min_retention": 0.999}
+    text = Page(render_html(document)).text
+    assert text.count("✗ min_retention of 99.9 % missed") == 2
+    assert text.count("✓ objective met") == 2
+
+
+def test_the_upper_end_of_an_estimate_is_told_beside_its_objective(document: Document) -> None:
+    objective = document["targets"][1]["objective"]
+    for met, safe, shown in ((True, False, "estimate misses it."), (True, True, "estimate meets it, too.")):
+        objective |= {"met": met, "interval_excludes_failure": safe}
+        assert f"The upper end of the {shown}" in Page(render_html(document)).text
 
 
 def test_the_picture_shows_measured_filled_estimated_hollow_and_the_objective(document: Document) -> None:

@@ -33,10 +33,26 @@ def test_a_summary_row_is_plain_json_with_units_in_its_names(document: Document)
 def test_the_summary_shows_size_retention_latency_speed_up_and_money(document: Document) -> None:
     text = _printed(print_summary, document)
     for shown in (
-        "local-cpu", "objective met", "objective not proven", "182 k", "125× smaller", "99.8 %", "99.0 to 100.7 %",
-        "0.0713 ms", "0.0677 to 0.0749 ms", "measured", "estimated", "44.0×", "$28,200 → $14,100", "$14,100",
+        "local-cpu", "objective met", "objective not proven", "retention met", "182 k", "125× fewer", "99.8 %",
+        "99.0 to 100.7 %", "0.0713 ms", "0.0677 to 0.0749 ms", "measured", "estimated", "44.0×", "$28,200 → $14,100",
+        "$14,100",
     ):  # fmt: skip
         assert shown in text
+
+
+def test_money_is_explained_where_it_is_blank_and_where_the_incumbent_is_assumed(document: Document) -> None:
+    text = _printed(print_summary, document)
+    assert "local-cpu: USD/year is blank: no price: target 'local-cpu' names no offering" in text
+    assert "l4: USD/year is blank" not in text
+    assert "USD/year: incumbent (assumed: teacher here) → student" in text
+    document["targets"][1]["cost"]["report"]["incumbent"] = ""
+    assert "assumed: teacher here" not in _printed(print_summary, document)
+
+
+def test_a_missed_gate_is_told_in_the_target_s_cell(document: Document) -> None:
+    document["targets"][0]["gate"]["met"] = False
+    assert "retention missed" in _printed(print_summary, document)
+    assert [row["gate_met"] for row in summary_rows(document)] == [False, True]
 
 
 def test_the_decision_and_the_warnings_stand_below_the_table(document: Document) -> None:
@@ -49,7 +65,7 @@ def test_the_decision_and_the_warnings_stand_below_the_table(document: Document)
 
 def test_blanks_are_dashes(blank_document: Document) -> None:
     text = _printed(print_summary, blank_document)
-    row = next(line for line in text.splitlines() if "raspberry-pi-5" in line)
+    row = next(line for line in text.splitlines() if "raspberry-pi-5 " in line)
     assert row.split() == ["raspberry-pi-5", *["—"] * 6]
     assert "agreement with the teacher" in text
 

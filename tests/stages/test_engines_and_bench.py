@@ -104,7 +104,7 @@ def test_without_parity_nothing_is_chosen(
 ) -> None:
     opened = ort.open_engine
     monkeypatch.setattr(ort, "open_engine", lambda path, threads: Wrong(opened(path, threads), value))
-    with pytest.raises(Damaged, match=r"model\.onnx: parity failed: .*no bundle is written"):
+    with pytest.raises(Damaged, match=r"model\.onnx: onnxruntime/fp32: parity failed: .*no bundle is written"):
         built(trained, tmp_path, target(["onnxruntime"], ["fp32"]), device())
 
 
@@ -117,6 +117,19 @@ def test_what_cannot_run_here_becomes_a_recipe_checked_by_onnx_runtime(
     assert choice.verified_on == "onnxruntime/fp32"
     assert choice.parity.agreement == 1.0
     assert "engine itself is untested here" in choice.notes[0]
+
+
+def test_only_the_planned_engine_of_a_recipe_is_said_to_be_built_there(
+    trained: tuple[Case, Student, Path], tmp_path: Path
+) -> None:
+    fact = {"value": "8.7", "source": "test", "date": "2026-01-01"}
+    board = HardwareProfile.model_validate(
+        {**device("edge-gpu").model_dump(), "host": "aarch64", "facts": {"compute_capability": fact}}
+    )
+    choice = built(trained, tmp_path, target(["tensorrt"], ["fp32", "fp16"], profile="jetson"), board)
+    fp32, fp16 = choice.tried
+    assert (fp32.chosen, fp32.reason) == (False, "not the planned precision")
+    assert (fp16.chosen, fp16.reason.endswith("build.py builds it there")) == (True, True)
 
 
 def test_a_decision_read_from_a_file_is_kept_whatever_would_be_measured_now(

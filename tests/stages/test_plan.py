@@ -8,15 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdexport import catalogue
-from kdexport.backbones import InputShape
+from kdexport.backbones import InputShape, backbone_of, parse_spec
+from kdexport.errors import BadInput
+from kdexport.latency import absent
 from kdexport.latency.calibrated import FEATURES
 from kdexport.nouns.calibration import BackboneCurve, Calibration
+from kdexport.nouns.graph import GraphCost, LatencyEstimate
 from kdexport.nouns.plan import Plan
-from kdexport.nouns.profile import HardwareProfile
+from kdexport.nouns.profile import HardwareProfile, Precision
 from kdexport.nouns.project import Project
 from kdexport.nouns.student import Recipe
 from kdexport.nouns.target import PERCENTILES, Objective, Target
-from kdexport.stages.plan import Sizes, at_percentile, plan, planned_precision, workers
+from kdexport.stages.plan import (
+    Sizes,
+    absent_end_to_end,
+    absent_host,
+    at_percentile,
+    cores_of_run,
+    plan,
+    planned_precision,
+    workers,
+)
+from kdexport.tasks import image_classification
 
 SIZES = Sizes(
     input_kind="text",
@@ -168,5 +181,73 @@ def test_hours_are_said_for_every_stage_before_any_is_spent() -> None:
 
 def test_hours_grow_with_the_rows() -> None:
     few, many = (planned(target(), sizes=replace(SIZES, transfer_rows=n)).stages for n in (10_000, 100_000))
-    assert many[0].hours == pytest.approx(10 * few[0].hours)
-    assert many[1].hours == pytest.approx(10 * few[1].hours)
+    for one, other in zip(few[:2], many[:2], strict=True):
+        assert one.hours
+        assert other.hours == pytest.approx(10 * one.hours)
+
+
+def test_hours_of_a_teacher_whose_arithmetic_is_not_known_are_blank_not_zero() -> None:
+    label, distil = planned(target(), sizes=replace(SIZES, teacher_params=None, teacher_flops=None)).stages[:2]
+    assert label.stage == "label"
+    assert label.hours is None
+    assert "not known" in label.basis
+    assert distil.hours is not None
+
+
+def test_a_core_is_not_counted_twice_in_the_capacity_of_an_instance() -> None:
+    """MiniLM, 16 tokens, on two of the 64 cores of a Graviton3: two workers, each as fast as one core."""
+    where = catalogue.target("c7g-large", "")
+    profile = catalogue.profile(where.profile, "")
+    mini_lm = {"vocab_size": 30_522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
+    spec = parse_spec({"backbone": "transformer", "intermediate_size": 1536, **mini_lm})
+    cost = backbone_of(spec).cost(spec, 77, InputShape(tokens=16))
+    host = absent_host(profile, "text", None)
+    found = absent_end_to_end(profile, cost, "fp32", "model", host, cores_of_run(profile, 1))
+    assert found.p50_ms == pytest.approx(5.8, abs=0.3)
+    assert "on 1 core" in found.basis
+    assert workers(profile, where, 1) == 2
+
+
+@pytest.mark.parametrize(("name", "cores"), [("c7g-large", 2), ("l4", None)])
+def test_students_are_planned_on_as_many_cores_as_engines_have_threads(
+    monkeypatch: pytest.MonkeyPatch, name: str, cores: int | None
+) -> None:
+    asked = set()
+    estimate = absent.estimate
+
+    def noted(profile: HardwareProfile, cost: GraphCost, precision: Precision, cores: int | None) -> LatencyEstimate:
+        asked.add(cores)
+        return estimate(profile, cost, precision, cores)
+
+    monkeypatch.setattr(absent, "estimate", noted)
+    where = catalogue.target(name, "")
+    planned(where, catalogue.profile(where.profile, ""), here=False, threads=2)
+    assert asked == {cores}
+
+
+PICTURES = replace(
+    SIZES, input_kind="image", shape=InputShape(channels=3, height=64, width=64), vocab_sizes=(0,), transfer_rows=80_000
+)
+PICTURE_CALIBRATION = CALIBRATION.model_copy(update={"curves": {"image_convolution": CURVE}})
+
+
+def planned_pictures(sizes: Sizes) -> Plan:
+    where = [(target(), LOCAL, PICTURE_CALIBRATION)]
+    return plan(project(task="image_classification"), sizes, RECIPE, where, cores=2)
+
+
+def test_memory_of_pictures_is_their_pixels_and_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_classification, "memory_limit_bytes", lambda: 8 << 30)
+    one, other = (
+        next(s for s in planned_pictures(replace(PICTURES, transfer_rows=n)).stages if s.stage.startswith("distil"))
+        for n in (80_000, 160_000)
+    )
+    assert other.memory_gib - one.memory_gib == pytest.approx(80_000 * 3 * 64 * 64 / 2**30)
+
+
+def test_pictures_that_do_not_fit_into_memory_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_classification, "memory_limit_bytes", lambda: 1 << 30)
+    with pytest.raises(
+        BadInput, match=r"80,000 pictures of 64 x 64 x 3 are 0\.92 GiB of pixels; 0\.60 GiB are allowed"
+    ):
+        planned_pictures(PICTURES)

@@ -91,3 +91,19 @@ def test_a_picture_that_cannot_be_decoded_is_named_by_its_place(bad: bytes) -> N
 def test_pictures_too_large_for_a_small_student_are_refused_with_their_size() -> None:
     with pytest.raises(BadInput, match="the usual picture is 600 x 4; shrink the data to at most 512 on a side"):
         task.prepare([picture("L", 600, 4, 0)], "", 0)
+
+
+def test_mean_and_deviation_are_those_of_all_pixels_at_once() -> None:
+    preprocessor = task.prepare(PICTURES["colour"], "", 0).preprocessor
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(p))) for p in PICTURES["colour"]]) / 255.0  # type: ignore[arg-type]
+    assert preprocessor.mean == tuple(np.round(pixels.mean((0, 1, 2)), 6))
+    assert preprocessor.std == tuple(np.round(pixels.std((0, 1, 2)) + 1e-6, 6))
+
+
+def test_more_pixels_than_memory_holds_are_refused_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = task.prepare(PICTURES["colour"], "", 0)
+    monkeypatch.setattr(task, "memory_limit_bytes", lambda: 3 * 8 * 8 * 12)
+    with pytest.raises(BadInput, match=r"12 pictures of 8 x 8 x 3 are .* GiB of pixels; .* allowed \(0\.6 of"):
+        task.encode(prepared, PICTURES["colour"])
+    monkeypatch.setattr(task, "memory_limit_bytes", lambda: 2 * 3 * 8 * 8 * 12)
+    assert task.encode(prepared, PICTURES["colour"]).pixels.dtype == np.uint8

@@ -205,6 +205,41 @@ def test_scores_that_are_not_numbers_are_refused_when_asked(tmp_path: Path) -> N
         opened(tmp_path / "out", source).logits(TEXTS)
 
 
+def test_probabilities_or_logits_is_a_property_of_the_whole_file(tmp_path: Path) -> None:
+    """A batch whose logits happen to sum to 1 is read as logits, like its neighbours."""
+    scores = [{"card": 1, "pay": 0, "refund": 0}, *[{"card": 9, "pay": 2, "refund": -1}] * 3]
+    rows = [{"text": t, "scores": s} for t, s in zip(TEXTS, scores, strict=True)]
+    teachers = opened(tmp_path / "out", write_scores(tmp_path / "s.jsonl", rows))
+    assert teachers.logits(TEXTS[:1]).tolist() == [[1, 0, 0]]
+
+
+def test_a_class_that_a_row_of_probabilities_leaves_out_has_the_smallest_probability(tmp_path: Path) -> None:
+    full = {"card": 0.2, "pay": 0.3, "refund": 0.5}
+    rows = [{"text": t, "scores": {"card": 0.7, "pay": 0.3} if i else full} for i, t in enumerate(TEXTS)]
+    teachers = opened(tmp_path / "out", write_scores(tmp_path / "s.jsonl", rows))
+    np.testing.assert_allclose(teachers.logits(TEXTS[1:2]), np.log([[0.7, 0.3, 1e-7]]), rtol=1e-5)
+
+
+def test_a_row_of_logits_that_lacks_a_class_is_named_with_its_line(tmp_path: Path) -> None:
+    full = {"card": 4, "pay": -2, "refund": 1}
+    rows = [{"text": t, "scores": {"card": 3, "pay": 1} if i == 2 else full} for i, t in enumerate(TEXTS)]
+    with pytest.raises(BadInput, match=r"s\.jsonl:3: no score for class 'refund'; .* so these are logits"):
+        opened(tmp_path / "out", write_scores(tmp_path / "s.jsonl", rows))
+
+
+def test_a_file_of_scores_is_parsed_once_and_again_where_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"card": 4, "pay": -2, "refund": 1}
+    source = write_scores(tmp_path / "s.jsonl", [{"text": t, "scores": scores} for t in TEXTS])
+    teachers = opened(tmp_path / "out", source)
+    with monkeypatch.context() as patched:
+        patched.setattr(json, "loads", lambda text: pytest.fail("parsed again"))
+        assert teachers.logits(TEXTS)[0].tolist() == [4, -2, 1]
+    write_scores(tmp_path / "s.jsonl", [{"text": t, "scores": scores | {"card": 40}} for t in TEXTS])
+    assert teachers.logits(TEXTS)[0].tolist() == [40, -2, 1]
+
+
 # --- an ONNX file
 
 

@@ -9,7 +9,6 @@ from kdexport.dataset import Dataset, Split
 from kdexport.nouns.project import Project
 from kdexport.nouns.student import Recipe
 from kdexport.tasks import load_task
-from kdexport.training import recipe as recipes
 from kdexport.training.recipe import recipe, transfer_set
 
 TASK = load_task("text_classification")
@@ -69,11 +68,3 @@ def test_the_student_learns_from_rows_then_variants_then_unlabelled_rows() -> No
     assert rows.inputs[6:18] == TASK.augment(data.train.inputs, 2, 0)
     assert tuple(rows.inputs[18:]) == data.unlabelled
     assert rows.hard.tolist() == [0, 1, 0, 1, 0, 1] + [-1] * 15
-
-
-def test_too_many_unlabelled_rows_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "MAX_UNLABELLED", 5)
-    data = dataset(4, unlabelled=50)
-    one, same, other = (transfer_set(data, TASK, 0, seed=s).inputs[4:] for s in (0, 0, 1))
-    assert one == same != other
-    assert len(set(one)) == 5

@@ -1,10 +1,11 @@
-"""Build this bundle's TensorRT engine on this device, and prove that it answers as the student did.
+"""Make this bundle's TensorRT engine ready on this device, and prove that it answers as the student did.
 
-python build.py [--out DIR] [--workspace-mib N]
+python build.py [--out DIR] [--workspace-mib N] [--rebuild]
 
-Writes model.engine and build.json (timings, parity) to DIR, by default a cache folder named after the bundle, where
-predict.py finds them; the bundle itself never changes. Exit 0: built and equal. 1: built, but its answers differ.
-2: could not be built. Needs TensorRT 10 or later, or TensorRT-RTX, numpy and the packages in requirements.txt."""
+Builds it from model.onnx. A bundle that brings an engine (TensorRT-RTX) has that one proved instead, unless --rebuild
+is given. Writes model.engine and build.json (timings, parity) to DIR, by default a cache folder named after the
+bundle, where predict.py finds them; the bundle itself never changes. Exit 0: ready and equal. 1: its answers differ.
+2: there is no engine. Needs TensorRT 10 or later, or TensorRT-RTX, numpy and the packages in requirements.txt."""
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ else:
     )
     from verify import read_manifest
 
+GRAPH = "model.onnx"  # what an engine is built from; in the bundle beside an engine, too
 DEFAULT_WORKSPACE_MIB = 1024
 MIN_WORKSPACE_MIB = 16
 TIMED_RUNS = 200
@@ -134,22 +136,29 @@ def timing_ms(engine: Any, tensor: Any) -> dict[str, Any]:
     return {"kind": "measured", "n": TIMED_RUNS, "shape": list(tensor.shape), "p50_ms": p50_ms, "p90_ms": p90_ms}
 
 
-def make(folder: Path, out: Path, workspace_mib: int) -> dict[str, Any]:
-    """Build, check, write; returns the report as written. Raises NoTensorRT, CannotBuild, OSError."""
-    trt = import_tensorrt()
+def make(folder: Path, out: Path, workspace_mib: int, rebuild: bool = False) -> dict[str, Any]:
+    """Build (or take the bundle's own engine), check, write; returns the report as written. build_s and workspace_mib
+    are None where nothing was built. Raises NoTensorRT, CannotBuild, OSError."""
     manifest = read_manifest(folder)
+    trt = import_tensorrt(manifest["runtime"])
     encoder = open_encoder(folder, manifest["preprocessor"])
     raw, golden = read_golden(folder)
     tensors = [encoder.encode(request) for request in raw]
     is_text = manifest["preprocessor"]["kind"] == "text"
     usual_tokens = int(np.median([t.shape[1] for t in tensors])) if is_text and tensors else 2
-    start = time.perf_counter()
-    plan, used_mib = build(trt, folder / manifest["model"], manifest, usual_tokens, workspace_mib)
+    build_s: float | None = None
+    used_mib: int | None = None
+    if manifest["model"].endswith(".engine") and not rebuild:
+        plan = (folder / manifest["model"]).read_bytes()
+    else:
+        start = time.perf_counter()
+        plan, used_mib = build(trt, folder / GRAPH, manifest, usual_tokens, workspace_mib)
+        build_s = time.perf_counter() - start
     report = {
         "bundle_sha256": hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest(),
         "runtime": trt.__name__,
         "runtime_version": trt.__version__,
-        "build_s": time.perf_counter() - start,
+        "build_s": build_s,
         "workspace_mib": used_mib,
         "engine_bytes": len(plan),
         "engine_sha256": hashlib.sha256(plan).hexdigest(),
@@ -173,14 +182,15 @@ def _write(path: Path, data: bytes) -> None:
 
 def main() -> int:
     folder = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description="build this bundle's TensorRT engine here and check its answers")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder for engine and report; a cache folder if not given")
     parser.add_argument(
         "--workspace-mib", type=int, default=DEFAULT_WORKSPACE_MIB, help="first try; default %(default)s"
     )
+    parser.add_argument("--rebuild", action="store_true", help="build from model.onnx where an engine came along, too")
     arguments = parser.parse_args()
     try:
-        report = make(folder, arguments.out or cache_folder(folder), arguments.workspace_mib)
+        report = make(folder, arguments.out or cache_folder(folder), arguments.workspace_mib, arguments.rebuild)
     except (ImportError, CannotBuild, RuntimeError, ValueError, OSError) as e:
         print(f"no engine: {e}", file=sys.stderr)
         return 2

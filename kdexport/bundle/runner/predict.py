@@ -105,7 +105,7 @@ def _answer_line(predictor: Predictor, raw: str, with_logits: bool) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="answer raw requests with this bundle; see the head of this file")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--text", help="one text, in place of lines on stdin")
     one.add_argument("--image", help="path of one image, in place of lines on stdin")

@@ -19,7 +19,10 @@ from typing import Any
 import numpy as np
 
 ENGINE, REPORT = "model.engine", "build.json"
-INSTALL = "JetPack 6 brings it (apt install python3-libnvinfer); elsewhere: pip install tensorrt"
+INSTALL = {
+    "tensorrt": "JetPack 6 brings it (apt install python3-libnvinfer); elsewhere: pip install tensorrt",
+    "tensorrt_rtx": "pip install tensorrt-rtx-cu13",
+}
 HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2  # cudaMemcpyKind
 COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # cudaDeviceAttr
 
@@ -28,9 +31,10 @@ class NoTensorRT(ImportError):
     """TensorRT, CUDA or a built engine is absent; the message says what to do."""
 
 
-def import_tensorrt() -> Any:
-    """The module `tensorrt`, or else `tensorrt_rtx`. Raises NoTensorRT if neither is there, or is too old."""
-    for name in ("tensorrt", "tensorrt_rtx"):
+def import_tensorrt(runtime: str) -> Any:
+    """The module that the manifest's runtime names, or else the other one: a graph can be built with either, an engine
+    is read by its own alone. Raises NoTensorRT if neither is there, or is too old."""
+    for name in sorted(INSTALL, key=lambda name: name != runtime):
         try:
             trt = importlib.import_module(name)
         except ImportError:
@@ -38,7 +42,7 @@ def import_tensorrt() -> Any:
         if name == "tensorrt" and int(trt.__version__.split(".")[0]) < 10:
             raise NoTensorRT(f"TensorRT 10 or later is wanted, found {trt.__version__}: JetPack 6.1 has it")
         return trt
-    raise NoTensorRT(f"neither tensorrt nor tensorrt_rtx can be imported: {INSTALL}")
+    raise NoTensorRT(f"neither tensorrt nor tensorrt_rtx can be imported: {INSTALL[runtime]}")
 
 
 def cache_folder(bundle: Path) -> Path:
@@ -62,7 +66,7 @@ def open_built(bundle: Path, manifest: dict[str, Any]) -> TensorRTEngine:
         raise NoTensorRT(f"{folder / ENGINE}: altered since it was built; run `python build.py` again")
     if not report["parity"]["passed"]:
         raise NoTensorRT(f"{folder / REPORT}: the engine's answers are not the student's; it is not served")
-    return TensorRTEngine(import_tensorrt(), plan, manifest)
+    return TensorRTEngine(import_tensorrt(report["runtime"]), plan, manifest)
 
 
 class Cuda:
@@ -130,7 +134,7 @@ class TensorRTEngine:
         if self._engine is None:
             raise NoTensorRT(
                 "the engine cannot be loaded: either no GPU and driver work here, or another TensorRT or GPU built it; "
-                "see TensorRT's lines above, then run `python build.py` again"
+                "see TensorRT's lines above, then run `python build.py --rebuild`"
             )
         self._context = self._engine.create_execution_context()
         self._stream = self._cuda.stream()

@@ -159,7 +159,7 @@ def _sha256(file: Path, size: int) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="check every file of a bundle against its manifest")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).resolve().parent)
     folder = parser.parse_args().folder
     try:
