@@ -729,8 +729,9 @@ def run(
 
 
 def answers_no(document: dict[str, Any]) -> list[str]:
-    """Why a run's answer is no: retention under the gate, or an objective missed; as its report says."""
-    return [reason for e in document["targets"] for reason in (*_missed_gate(e), *_missed_objective(e))]
+    """Why a run's answer is no: retention under the gate, a limit or an objective missed; as its report says."""
+    missed = (_missed_gate, _missed_limit, _missed_objective)
+    return [reason for entry in document["targets"] for of in missed for reason in of(entry)]
 
 
 def _missed_gate(entry: dict[str, Any]) -> list[str]:
@@ -743,6 +744,14 @@ def _missed_gate(entry: dict[str, Any]) -> list[str]:
     return [
         f"{entry['target']}: retention {reached:.3f} is below min_retention {wanted:g} (the interval {excluded} it)"
     ]
+
+
+def _missed_limit(entry: dict[str, Any]) -> list[str]:
+    limits = entry.get("limits") or {}
+    if limits.get("met") is not False:
+        return []
+    size = entry["size"]["student_bytes"]
+    return [f"{entry['target']}: {size:,} bytes are over the target's artifact_bytes {limits['artifact_bytes']:,}"]
 
 
 def _missed_objective(entry: dict[str, Any]) -> list[str]:

@@ -171,6 +171,7 @@ def _entry(project: Project, teachers: TeacherSet, teacher_bytes: int | None, r:
         "bundle_sha256": r.bundle["sha256"],
         "parity": r.choice.parity,
         "verified_on": r.choice.verified_on,
+        "limits": {"artifact_bytes": r.target.limits.artifact_bytes, "met": within_limits(r.target, size)},
         "objective": objective_met(r.target, bench, r.cost),
         "engines": r.choice.tried,
         "per_class": [
@@ -217,6 +218,12 @@ def _cost_entry(cost: CostReport | None, bench: BenchResult) -> dict[str, Any]:
         "usd_per_million": lines,
         "report": cost,
     }
+
+
+def within_limits(target: Target, bytes_loaded: int) -> bool | None:
+    """Is what was built as small as the target asks? None: it asks nothing."""
+    limit = target.limits.artifact_bytes
+    return None if limit is None else bytes_loaded <= limit
 
 
 def gate_met(project: Project, quality: QualityResult) -> dict[str, Any]:
@@ -307,7 +314,10 @@ def _decision(project: Project, results: Sequence[TargetResult]) -> str:
 
 
 def _decision_for(project: Project, r: TargetResult) -> str:
-    words = f"{r.target.id}: keeps {r.quality.retention.value:.1%} of the teacher's {project.metric.name}"
+    kept = f"keeps {r.quality.retention.value:.1%} of the teacher's {project.metric.name}"
+    if not project.data.labelled:
+        kept = f"agrees with the teacher on {r.quality.retention.value:.1%} of the test rows"
+    words = f"{r.target.id}: {kept}"
     if r.bench.speedup and r.bench.student:
         words += f", {r.bench.speedup.value:.1f}x faster ({r.bench.student.end_to_end.kind})"
     if r.cost is None or r.cost.saving_usd_per_year is None:
