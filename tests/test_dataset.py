@@ -140,6 +140,7 @@ def test_a_text_under_two_classes_is_on_one_side_only(tmp_path: Path) -> None:
     data = read(tmp_path, [*rows(20), *both])
     assert not set(data.dev.inputs) & set(data.train.inputs)
     assert not set(data.test.inputs) & {*data.train.inputs, *data.dev.inputs}
+    assert {text for text, _ in both} <= set(data.train.inputs)
     assert len(data.dev) > 0
     assert any(w.startswith("40 distinct rows of train stand under two classes or more") for w in data.warnings)
 
