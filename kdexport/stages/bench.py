@@ -25,13 +25,13 @@ from kdexport.nouns.profile import HardwareProfile, Precision
 from kdexport.nouns.teacher import TeacherSet
 from kdexport.runtimes import Feeds, load_runtime
 from kdexport.storage.tables import Raw
-from kdexport.teachers._run import MemberEngine
+from kdexport.teachers._run import MemberEngine, answer_one
 
 if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 3
+VERSION = 4
 REQUESTS = 512
 MIN_SAMPLES = 1000  # p99 needs 662
 MAX_SECONDS = 30.0
@@ -209,7 +209,7 @@ def _teacher_functions(
     """An ensemble answers when its last member has."""
     feeds = [[m.feeds_one(r) for m in members] for r in requests]
     return {
-        name: lambda i: [m.answer_one(requests[i]) for m in members],
+        name: lambda i: answer_one(members, requests[i]),
         f"{name} model": lambda i: [m.engine.run(f) for m, f in zip(members, feeds[i], strict=True)],
     }
 

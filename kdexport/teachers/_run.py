@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdexport.bundle.runner.image import ImageEncoder
 from kdexport.errors import BadInput, KdexportError
 from kdexport.nouns.project import TeacherSource
 from kdexport.nouns.teacher import TeacherMember, TeacherSet
 from kdexport.runtimes.onnxruntime import open_engine
+from kdexport.storage.files import content_key
 from kdexport.storage.tables import Raw
-from kdexport.tasks import Prepared
 from kdexport.teachers import columns_for, teacher_kind
 
 if TYPE_CHECKING:
@@ -34,22 +36,26 @@ class MemberEngine:
             self.tokenizer: Any = Tokenizer.from_file(str(folder / str(member.tokenizer)))
             self.tokenizer.no_padding()  # a file may ask for it, and the mask is made from the length
             self.tokenizer.enable_truncation(self.preprocessor.max_length)
+        else:
+            self.images = ImageEncoder(self.preprocessor.model_dump())
+
+    @cached_property
+    def preprocessing(self) -> str:
+        """Equal for members that make the same tensors of a request: an ensemble makes them once."""
+        tokenizer = self.tokenizer.to_str() if self.preprocessor.kind == "text" else ""
+        declared = self.preprocessor.model_copy(update={"tokenizer": ""})
+        return content_key(declared, tokenizer, self.member.input_names)
 
     def feeds(self, inputs: Sequence[Raw]) -> dict[str, np.ndarray]:
         """Raw inputs as the graph's named tensors, padded to the longest."""
         if self.preprocessor.kind == "image":
-            from kdexport.tasks import image_classification
-
-            encoded = image_classification.encode(Prepared(self.preprocessor), inputs)
-            import numpy as np
-
-            return {self.member.input_names[0]: encoded.batch(np.arange(len(inputs)))}
+            return {self.member.input_names[0]: self.images.encode_batch(list(inputs))}
         return self._text_feeds([e.ids for e in self.tokenizer.encode_batch_fast(list(inputs))])
 
     def feeds_one(self, raw: Raw) -> dict[str, np.ndarray]:
         """One text, no padding, no batch: the reference path whose latency is quoted."""
         if self.preprocessor.kind == "image":
-            return self.feeds([raw])
+            return {self.member.input_names[0]: self.images.encode(raw)}
         return self._text_feeds([self.tokenizer.encode(raw).ids])
 
     def _text_feeds(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
@@ -71,8 +77,14 @@ class MemberEngine:
     def logits(self, inputs: Sequence[Raw]) -> np.ndarray:
         return self.engine.run(self.feeds(inputs))
 
-    def answer_one(self, raw: Raw) -> np.ndarray:
-        return self.engine.run(self.feeds_one(raw))
+
+def answer_one(members: Sequence[MemberEngine], raw: Raw) -> list[np.ndarray]:
+    """Every member's logits (1, C) of one request; what several members preprocess alike is preprocessed once."""
+    feeds: dict[str, dict[str, np.ndarray]] = {}
+    for member in members:
+        if member.preprocessing not in feeds:
+            feeds[member.preprocessing] = member.feeds_one(raw)
+    return [member.engine.run(feeds[member.preprocessing]) for member in members]
 
 
 class Teachers:

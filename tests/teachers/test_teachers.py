@@ -22,7 +22,7 @@ from kdexport.nouns.project import Project, TeacherSource
 from kdexport.nouns.teacher import TeacherSet
 from kdexport.storage.files import sha256_bytes
 from kdexport.teachers import TeacherContext, columns_for, teacher_kind
-from kdexport.teachers._run import Teachers, combine
+from kdexport.teachers._run import Teachers, answer_one, combine
 from tests.tasks.conftest import picture
 
 CLASSES = ("card", "pay", "refund")
@@ -284,7 +284,8 @@ def test_an_onnx_file_answers_in_batches_and_one_by_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(teachers.logits(TEXTS), counts(TEXTS))
     engine = teachers.engines[0]
     assert engine is not None
-    np.testing.assert_array_equal(np.concatenate([engine.answer_one(t) for t in TEXTS]), counts(TEXTS))
+    one_by_one = np.concatenate([engine.engine.run(engine.feeds_one(t)) for t in TEXTS])
+    np.testing.assert_array_equal(one_by_one, counts(TEXTS))
 
 
 def test_padding_that_a_tokenizer_file_asks_for_reaches_no_logit(tmp_path: Path) -> None:
@@ -504,3 +505,22 @@ def test_logits_are_contiguous_whatever_the_order_of_the_classes(tmp_path: Path,
 def test_an_error_in_the_users_function_is_named_as_theirs(tmp_path: Path, module: Callable[[str], str]) -> None:
     with pytest.raises(BadInput, match=r"teacher .*:answer: raised ZeroDivisionError.*correct it"):
         opened(tmp_path / "out", TeacherSource(function=module("1 / 0"))).logits(TEXTS)
+
+
+def test_an_ensemble_preprocesses_a_request_once_where_its_members_do_it_alike() -> None:
+    class Fake:
+        calls = 0
+
+        def __init__(self, preprocessing: str) -> None:
+            self.preprocessing, self.engine = preprocessing, self
+
+        def feeds_one(self, raw: str) -> dict[str, str]:
+            Fake.calls += 1
+            return {"made for": self.preprocessing}
+
+        def run(self, feeds: dict[str, str]) -> str:
+            return feeds["made for"]
+
+    members: Any = [Fake("a"), Fake("b"), Fake("a")]
+    assert answer_one(members, "x") == ["a", "b", "a"]
+    assert Fake.calls == 2
