@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ class Workspace:
             self._done(name, seconds, True)
             return result
         folder.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(folder)
         log.info("stage=%s key=%s started", name, key[:12])
         result = make(folder, key)
         seconds = time.monotonic() - started
@@ -106,6 +108,12 @@ class Workspace:
         self.seconds[name] = seconds
         log.info("stage=%s seconds=%.1f cached=%s", name, seconds, cached)
         self.on_stage(name, seconds, cached)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Half-written files of a killed run; the folder's lock says that no other run is writing them."""
+    for path in folder.glob(".*.tmp"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _read(path: Path, noun: type[N], key: str) -> tuple[N, float]:

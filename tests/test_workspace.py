@@ -154,3 +154,14 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadInput, match="cannot be written"):
         Workspace(tmp_path / "file" / "out")
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_when_its_stage_goes_on(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    folder = workspace.folder_of("label", 1, [])
+    folder.mkdir(parents=True)
+    (folder / ".logits.npy.abc.tmp").write_bytes(b"half")
+    (folder / "progress.json").write_text("{}")
+    workspace.stage("label", 1, [], Figure, Counter())
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+    assert (folder / "progress.json").is_file()
