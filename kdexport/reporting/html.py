@@ -160,7 +160,8 @@ def _legend() -> Safe:
         badge("measured"),
         " is filled, ",
         badge("estimated"),
-        " is hollow; bars are intervals; faint bubbles are candidates of the plan; a bubble grows with the parameters. "
+        " is hollow; bars are intervals; faint bubbles are candidates of the plan, if predicted to keep 90 % or more; "
+        "a bubble grows with the parameters. "
         "The dashed line is the objective: it limits the percentile it names, while bubbles stand at the median.",
         class_="muted",
     )

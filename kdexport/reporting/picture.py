@@ -20,6 +20,7 @@ CHARACTER = 7.6  # mean width of a bold 13 px system font, on the wide side
 LINE = 17
 FARTHER = 5.0  # a label one pixel farther off weighs like covering 5 square pixels
 SMALLEST, LARGEST = 4.0, 15.0  # radius of a bubble, pixels
+LEAST_RETENTION_SHOWN = 0.9  # of a candidate, predicted
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,13 @@ def _quantised_teachers(document: Document, target: Document) -> Iterable[Point]
 
 
 def _candidates(document: Document, target: Document) -> Iterable[Point]:
-    """Quality of a candidate: its predicted retention times the teacher's quality."""
+    """Quality of a candidate: its predicted retention times the teacher's quality. Those predicted to keep little are
+    left to the plan's table: they would press all that matters against the upper edge."""
     teacher_quality = finite(mapping(mapping(document.get("teacher")).get("quality")).get("value"))
     for candidate in rows(target.get("candidates")):
         kept = mapping(candidate.get("predicted_retention"))
         predicted = finite(kept.get("value"))
-        if teacher_quality is None or predicted is None:
+        if teacher_quality is None or predicted is None or predicted < LEAST_RETENTION_SHOWN:
             continue
         latency = Figure(
             finite(candidate.get("p50_ms")),

@@ -3,7 +3,6 @@ backbone from nothing. Writes a model folder that is then read like any other te
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -195,5 +194,5 @@ def _accuracy_on(logits_of: Callable[[np.ndarray], torch.Tensor], labels: np.nda
 
 def _described(source: TeacherSource) -> str:
     fit = source.fit or Fit()
-    base = fit.base.name if fit.base else json.dumps(fit.spec, sort_keys=True)
-    return f"fitted {base} seed {fit.seed}"
+    base = fit.base.name if fit.base else str((fit.spec or {}).get("backbone"))
+    return f"{base} fitted here, seed {fit.seed}"
