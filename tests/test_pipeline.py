@@ -7,7 +7,6 @@ import json
 import random
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,16 +207,14 @@ def without_clocks(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "created": "", "environments": environments}
 
 
-def test_a_second_run_makes_no_stage_and_is_quick(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_makes_no_stage(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, (module, function) in STAGES.items():
 
         def forbidden(*args: object, stage: str = name, **more: object) -> None:
             raise AssertionError(f"{stage} was made again")
 
         monkeypatch.setattr(module, function, forbidden)
-    started = time.monotonic()
     document, made, there = ran.again()
-    assert time.monotonic() - started < 5.0
     assert made == set()
     assert {
         "calibrate",

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +102,15 @@ def test_a_file_named_twice_is_refused(bundle: Path) -> None:
     assert "manifest.json: names a file twice" in verify(bundle)
 
 
-def test_a_huge_sparse_file_is_refused_without_reading_it(bundle: Path) -> None:
+def test_a_huge_sparse_file_is_refused_without_reading_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.truncate(bundle / "model.onnx", 10 << 30)
-    start = time.monotonic()
+    hashed = runner_verify._sha256
+
+    def small_files_only(file: Path, size: int) -> str:
+        assert file.name != "model.onnx"
+        return hashed(file, size)
+
+    monkeypatch.setattr(runner_verify, "_sha256", small_files_only)
     assert "10,737,418,240 bytes, the manifest says" in only(verify(bundle)) or "over the limit" in only(verify(bundle))
 
     def declare(document: dict[str, Any]) -> None:
@@ -116,7 +121,6 @@ def test_a_huge_sparse_file_is_refused_without_reading_it(bundle: Path) -> None:
     os.truncate(bundle / "manifest.json", 10 << 30)
     with pytest.raises(Damaged, match="is over 16,777,216 bytes"):
         verify(bundle)
-    assert time.monotonic() - start < 2
 
 
 def test_a_duplicate_key_is_refused(bundle: Path) -> None:

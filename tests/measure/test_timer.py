@@ -25,10 +25,9 @@ def test_measuring_ends_with_the_samples_asked_for():
 
 
 def test_a_slow_function_stops_at_the_time_limit_with_equal_numbers_of_blocks():
-    start = time.perf_counter()
     functions = {"slow": lambda i: time.sleep(0.02), "fast": lambda i: None}
     timings = interleave(functions, 5, min_samples=100_000, max_seconds=0.5)
-    assert time.perf_counter() - start < 1.5
+    assert timings.samples_ms["slow"].size < 100  # of the 100,000 wanted: 0.5 s hold about 25
     assert timings.samples_ms["slow"].shape == timings.samples_ms["fast"].shape
     assert len(timings.samples_ms["slow"]) >= 5
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from kdexport.errors import Damaged, Unsupported
@@ -29,10 +27,8 @@ def test_a_precision_that_is_not_offered_is_not_built_under_its_name(student, tm
 
 @needs_rtx
 @pytest.mark.parametrize("precision", runtime.PRECISIONS)
-def test_an_engine_is_built_without_a_gpu_within_ten_seconds(student, tmp_path, precision):
-    start = time.perf_counter()
+def test_an_engine_is_built_without_a_gpu(student, tmp_path, precision):
     path = runtime.build(student.graph, precision, tmp_path, [])
-    assert time.perf_counter() - start < 10
     assert path == tmp_path / f"student.{precision}.rtx.engine"
     assert list(tmp_path.iterdir()) == [path]
 
