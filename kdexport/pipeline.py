@@ -704,7 +704,7 @@ def plan(project: str | Path, out: str | Path = "kdexport-run") -> Plan:
     this = open_run(Path(project), Path(out))
     with this.workspace.locked():
         project_file.check(this.loaded, this.dataset)
-        return this.plan
+        return this.plan.model_copy(update={"warnings": (*this.warnings, *this.dataset.warnings)})
 
 
 def run(

@@ -132,3 +132,8 @@ def test_a_run_folder_can_be_moved_and_nothing_is_redone(pictures: Path) -> None
         on_stage=lambda name, _, cached: None if cached else made.append(name),
     )
     assert made == []
+
+
+def test_a_plan_says_what_is_odd_about_the_data_before_anything_is_spent(pictures: Path, tmp_path: Path) -> None:
+    plan = pipeline.plan(pictures / "kdexport.yaml", tmp_path / "plan")
+    assert "held out as the test set" in " ".join(plan.warnings)
