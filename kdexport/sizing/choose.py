@@ -27,7 +27,7 @@ def choose(candidates: Sequence[Candidate], project: Project, target: Target, no
         feasible = chosen.quality.value >= project.min_retention
         nearest = "" if feasible else _nearest_retention(chosen, project)
     else:
-        chosen = _best_quality(within) if within else _least_broken(ordered)
+        chosen = _best_quality(within) if within else _least_broken(ordered, target)
         feasible, reason = False, "nothing meets every limit: the best quality within reach is taken"
         nearest = _nearest_retention(chosen, project) if within else _nearest_limit(chosen, target)
     return TargetPlan(
@@ -68,9 +68,15 @@ def _cheapest(candidates: Sequence[Candidate]) -> Candidate:
     return min(tied, key=lambda c: (_latency(c), c.artifact_bytes))
 
 
-def _least_broken(candidates: Sequence[Candidate]) -> Candidate:
-    """No limit can be kept: what comes nearest to the objective, else the smallest."""
-    return min(candidates, key=lambda c: (c.objective_ms or _latency(c), c.num_params))
+def _too_slow(candidate: Candidate, target: Target) -> bool:
+    return candidate.objective_ms is not None and candidate.objective_ms > target.objective.limit_ms
+
+
+def _least_broken(candidates: Sequence[Candidate], target: Target) -> Candidate:
+    """No limit can be kept: what comes nearest to the objective, or the smallest where size is what binds."""
+    if all(_too_slow(c, target) for c in candidates):
+        return min(candidates, key=lambda c: (c.objective_ms or _latency(c), c.num_params))
+    return min(candidates, key=lambda c: (c.num_params, c.objective_ms or _latency(c)))
 
 
 def _reason(chosen: Candidate, project: Project, within: int, total: int) -> str:
@@ -92,5 +98,7 @@ def _nearest_retention(chosen: Candidate, project: Project) -> str:
 
 
 def _nearest_limit(chosen: Candidate, target: Target) -> str:
-    objective = f"; met: limit_ms {chosen.objective_ms:.3g}" if chosen.objective_ms else ""
-    return f"{chosen.why_not} (limit of target {target.id}: {target.objective.limit_ms:g} ms{objective})"
+    met = f"max_params {chosen.num_params:,}, {chosen.artifact_bytes:,} bytes"
+    if _too_slow(chosen, target):
+        met = f"limit_ms {chosen.objective_ms:.3g}"
+    return f"{chosen.why_not} (target {target.id}; met: {met})"

@@ -25,7 +25,7 @@ from kdexport.sizing.choose import choose
 from kdexport.sizing.quality import predict_retention
 from kdexport.tasks.image_classification import require_memory
 
-VERSION = 3
+VERSION = 4
 TOKENIZER_BYTES_PER_PIECE = 16
 GRAPH_BYTES = 6_000
 TRAINING_EFFICIENCY = 0.25  # of a 2-core matrix product's speed, small graphs; hours are said as an estimate

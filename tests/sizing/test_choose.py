@@ -169,7 +169,16 @@ def test_a_limit_out_of_reach_takes_the_nearest_and_names_what_is_met() -> None:
     slow = [candidate(i, 0.99, ms, why_not=f"p99 {ms * 1.5:g} ms is over limit_ms 2") for i, ms in ((1, 8.0), (2, 4.0))]
     plan = infeasible(*slow)
     assert plan.chosen.spec["hidden_size"] == 2
-    assert plan.nearest == "p99 6 ms is over limit_ms 2 (limit of target t: 2 ms; met: limit_ms 6)"
+    assert plan.nearest == "p99 6 ms is over limit_ms 2 (target t; met: limit_ms 6)"
+
+
+def test_where_size_binds_the_smallest_is_taken_and_its_size_is_named() -> None:
+    big = [
+        candidate(i, 0.99, 0.1, why_not=f"{n} parameters are over max_params 5", params=n) for i, n in ((1, 9), (2, 7))
+    ]
+    plan = infeasible(*big)
+    assert plan.chosen.spec["hidden_size"] == 2
+    assert plan.nearest.startswith("7 parameters are over max_params 5 (target t; met: max_params 7, ")
 
 
 def test_a_plan_says_how_many_it_looked_at_and_why_it_chose() -> None:
