@@ -1,13 +1,16 @@
 """The hardware catalogue: one YAML file is one profile or one target, and its file name is its id.
 
-Looked up in this order, the first file of a name wins: the folders of the environment variable KDEXPORT_CATALOGUE
-(each may hold `profiles/` and `targets/`), packages with an entry point in the group `kdexport.profiles` or
-`kdexport.targets` (the value is a package or module whose folder holds YAML files), the files shipped here.
+Three places hold them: the folders of the environment variable KDEXPORT_CATALOGUE (each may hold `profiles/` and
+`targets/`), packages with an entry point in the group `kdexport.profiles` or `kdexport.targets` (the value is a package
+or module whose folder holds YAML files), and the files shipped here. The user's folders win over the rest, the first
+of them over the others: whoever sets the variable means it. A package is installed for other reasons too, so a name
+that it shares with the shipped files or with another package is refused when it is asked for, never replaced silently.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,13 +28,13 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def profiles() -> dict[str, HardwareProfile]:
-    """Every known profile by id. Raises BadInput at the first file that is wrong."""
-    return {name: _read_entry(path, HardwareProfile) for name, path in _files("profiles").items()}
+    """Every known profile by id. Raises BadInput at the first file that is wrong, or claimed twice."""
+    return {name: _read_entry(_unclaimed(p, "profiles"), HardwareProfile) for name, p in _places("profiles").items()}
 
 
 def targets() -> dict[str, Target]:
-    """Every known target by id. Raises BadInput at the first file that is wrong."""
-    return {name: _read_entry(path, Target) for name, path in _files("targets").items()}
+    """Every known target by id. Raises BadInput at the first file that is wrong, or claimed twice."""
+    return {name: _read_entry(_unclaimed(p, "targets"), Target) for name, p in _places("targets").items()}
 
 
 def profile(id: str, where: str = "") -> HardwareProfile:
@@ -63,27 +66,61 @@ def check(target: Target, profile: HardwareProfile) -> None:
     raise unknown_name("offering", target.offering, [o.id for o in profile.offerings], where)
 
 
+def names(kind: Kind) -> list[str]:
+    """Of every entry, sorted; they come from the folders alone, no file is opened."""
+    return list(_places(kind))
+
+
+@dataclass(frozen=True)
+class _Place:
+    path: Path
+    whose: str  # who put it there, for an error
+    claimed_by: str = ""  # a second one that is no less entitled to the name
+
+
 def _find(kind: Kind, name: str, where: str) -> Path:
-    files = _files(kind)
-    if name not in files:
-        error = unknown_name(kind.removesuffix("s"), name, files, where)
+    places = _places(kind)
+    if name not in places:
+        error = unknown_name(kind.removesuffix("s"), name, places, where)
         raise BadInput(f"{error}; new ones are found through {VARIABLE}") if kind == "profiles" else error
-    return files[name]
+    return _unclaimed(places[name], kind, where)
 
 
-def _files(kind: Kind) -> dict[str, Path]:
-    """The path of every entry, by name, sorted; names come from the folders alone, no file is opened."""
-    found: dict[str, Path] = {}
-    for folder in _folders(kind):
-        for path in sorted(folder.iterdir()):
-            if path.suffix in SUFFIXES:
-                found.setdefault(path.stem, path)
+def _unclaimed(place: _Place, kind: Kind, where: str = "") -> Path:
+    if place.claimed_by:
+        raise BadInput(
+            f"{where + ': ' if where else ''}{kind.removesuffix('s')} '{place.path.stem}' is both in {place.whose} and "
+            f"in {place.claimed_by}; uninstall one, or copy the one that is meant to {kind}/{place.path.name} in a "
+            f"folder of {VARIABLE}, which wins"
+        )
+    return place.path
+
+
+def _places(kind: Kind) -> dict[str, _Place]:
+    found: dict[str, _Place] = {}
+    for folder in _user_folders(kind):
+        for path in _entries(folder):
+            found.setdefault(path.stem, _Place(path, VARIABLE))
+    users = set(found)
+    shipped = ("kdexport itself", _shipped_folder(kind))
+    installed = [(_called(entry), _folder_of(entry)) for entry in sorted(entry_points(group=f"kdexport.{kind}"))]
+    for whose, folder in [shipped, *installed]:
+        for path in _entries(folder):
+            first = found.get(path.stem)
+            if first is None:
+                found[path.stem] = _Place(path, whose)
+            elif path.stem not in users and first.path != path:  # two entry points may name one folder
+                found[path.stem] = _Place(first.path, first.whose, claimed_by=f"{whose} ({path})")
     return dict(sorted(found.items()))
 
 
-def _folders(kind: Kind) -> list[Path]:
-    installed = [_folder_of(entry) for entry in sorted(entry_points(group=f"kdexport.{kind}"))]
-    return [*_user_folders(kind), *installed, _shipped_folder(kind)]
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+
+
+def _called(entry: EntryPoint) -> str:
+    package = f" of package {entry.dist.name}" if entry.dist else ""
+    return f"entry point '{entry.name}' of {entry.group}{package}"
 
 
 def _user_folders(kind: Kind) -> list[Path]:
@@ -102,7 +139,7 @@ def _folder_of(entry: EntryPoint) -> Path:
         spec = None
     if spec is None or not (spec.submodule_search_locations or spec.origin):
         raise BadInput(
-            f"entry point '{entry.name}' of {entry.group}: '{entry.module}' is not a package or module; "
+            f"{_called(entry)}: '{entry.module}' is not a package or module; "
             "reinstall or uninstall the package that declares it"
         )
     return Path(next(iter(spec.submodule_search_locations or ()), None) or Path(str(spec.origin)).parent)

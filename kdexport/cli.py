@@ -15,6 +15,8 @@ from kdexport import __version__, terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdexport.catalogue_check import Verdict
+
 RUN_FOLDER = Path("kdexport-run")
 PATH = click.Path(path_type=Path)
 
@@ -152,18 +154,45 @@ def teacher_fit(base: Path, train: str, test: str | None, out: Path, as_json: bo
 # --- plan and run
 
 
-@_verb(main, "plan", "kdexport plan kdexport.yaml")
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@_verb(main, "plan", "kdexport plan kdexport.yaml --p99-ms 5 --max-bytes 2000000")
 @click.argument("project", type=PATH)
 @click.option("--out", type=PATH, default=RUN_FOLDER, show_default=True, help="Run folder: what is measured is kept.")
-def plan(project: Path, out: Path, as_json: bool) -> None:
-    """Size a student for every target; nothing is trained.
+@click.option("--ladder", is_flag=True, help="Train a few students shortly to predict quality; says its cost first.")
+@click.option("--p99-ms", type=POSITIVE, help="Best quality with a p99 within this, on every target.")
+@click.option("--max-usd-per-million", type=POSITIVE, help="Best quality within this price of a million requests.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Best quality within this size of graph and tokenizer.")
+@click.option("--front", is_flag=True, help="Draw every target's front, too; plan.html has them all.")
+def plan(
+    project: Path,
+    out: Path,
+    ladder: bool,
+    p99_ms: float | None,
+    max_usd_per_million: float | None,
+    max_bytes: int | None,
+    front: bool,
+    as_json: bool,
+) -> None:
+    """Size a student for every target, before anything is trained.
 
+    With limits of your own (any of --p99-ms, --max-usd-per-million, --max-bytes): the best quality within them.
     Says what a run will take, too. Exit 1 where a target cannot be met, with what could."""
-    from kdexport import listing, pipeline
+    from kdexport import pipeline
+    from kdexport.reporting.plan_page import write_plan_page
+    from kdexport.reporting.plan_terminal import print_plan
 
-    with terminal.following(out / "log.txt"):
-        found = pipeline.plan(project, out)
-    terminal.answer(found, as_json, functools.partial(listing.print_plan, found))
+    question = pipeline.Question(p99_ms, max_usd_per_million, max_bytes)
+    with terminal.following(out / "log.txt") as f:
+        found = pipeline.plan(project, out, question, climb=ladder, progress_for=f.progress_for, on_stage=f.on_stage)
+    write_plan_page(found, project.stem, out / "plan.html")
+
+    def show(console: Console) -> None:
+        print_plan(found, console, front)
+        terminal.say(console, f"drawn: {out / 'plan.html'}")
+
+    terminal.answer(found, as_json, show)
     terminal.no([f"{t.target}: {t.nearest}" for t in found.targets if not t.feasible])
 
 
@@ -171,18 +200,21 @@ def plan(project: Path, out: Path, as_json: bool) -> None:
 @click.argument("project", type=PATH)
 @click.option("--out", type=PATH, default=RUN_FOLDER, show_default=True, help="Run folder: a second run goes on there.")
 @click.option("--remeasure", is_flag=True, help="Forget the decisions of earlier runs and measure them again.")
-def run(project: Path, out: Path, remeasure: bool, as_json: bool) -> None:
+@click.option("--no-ladder", is_flag=True, help="Predict quality from the shipped prior: wide, but nothing is trained.")
+def run(project: Path, out: Path, remeasure: bool, no_ladder: bool, as_json: bool) -> None:
     """Every stage, from teacher to priced bundles.
 
     Stopped or killed, the same command goes on. Exit 1 where retention or an objective is missed."""
-    _run(project, out, remeasure, as_json)
+    _run(project, out, remeasure, as_json, climb=not no_ladder)
 
 
-def _run(project: Path, out: Path, remeasure: bool, as_json: bool) -> None:
+def _run(project: Path, out: Path, remeasure: bool, as_json: bool, climb: bool = True) -> None:
     from kdexport import pipeline
 
     with terminal.following(out / "log.txt") as f:
-        document = pipeline.run(project, out, remeasure=remeasure, progress_for=f.progress_for, on_stage=f.on_stage)
+        document = pipeline.run(
+            project, out, remeasure=remeasure, climb=climb, progress_for=f.progress_for, on_stage=f.on_stage
+        )
     terminal.answer(document, as_json, functools.partial(_print_run, document, out))
     terminal.no(pipeline.answers_no(document))
 
@@ -300,76 +332,160 @@ def report(folder: Path, as_json: bool) -> None:
 @_verb(profiles, "list", "kdexport profiles list")
 def profiles_list(as_json: bool) -> None:
     """Every known device."""
-    from kdexport import catalogue, listing
+    from kdexport import catalogue
+    from kdexport.reporting.catalogue import print_profiles
 
     found = list(catalogue.profiles().values())
-    terminal.answer(found, as_json, functools.partial(listing.print_profiles, found))
+    terminal.answer(found, as_json, functools.partial(print_profiles, found))
 
 
 @_verb(profiles, "show", "kdexport profiles show l4")
 @click.argument("id")
 def profiles_show(id: str, as_json: bool) -> None:
-    """The facts of one device, each with source and date."""
-    from kdexport import catalogue, listing
+    """The facts of one device, each with source and date; ID may be a file."""
+    from kdexport.catalogue_check import load_profile
+    from kdexport.reporting.catalogue import print_profile
 
-    found = catalogue.profile(id)
-    terminal.answer(found, as_json, functools.partial(listing.print_profile, found))
+    found = load_profile(id)
+    terminal.answer(found, as_json, functools.partial(print_profile, found))
+
+
+@_verb(profiles, "diff", "kdexport profiles diff l4 t4")
+@click.argument("first")
+@click.argument("second")
+@click.option("--all", "same_too", is_flag=True, help="Facts that do not differ, too.")
+def profiles_diff(first: str, second: str, same_too: bool, as_json: bool) -> None:
+    """Two devices side by side: what differs, and how many times. Ids or files."""
+    from kdexport.catalogue_check import differences, load_profile
+    from kdexport.reporting.catalogue import print_differences
+
+    a, b = load_profile(first), load_profile(second)
+    found = differences(a, b, same_too)
+    terminal.answer(found, as_json, functools.partial(print_differences, (a.id, b.id), found))
 
 
 @_verb(profiles, "validate", "kdexport profiles validate my-board.yaml")
 @click.argument("files", nargs=-1, type=PATH)
 def profiles_validate(files: tuple[Path, ...], as_json: bool) -> None:
-    """Check profile files, or with none the whole catalogue. Exit 1 where one is wrong."""
-    from kdexport.catalogue_check import profile_problems
+    """Check profile files, or with none the whole catalogue. Exit 1 where one is wrong.
 
-    _checked(profile_problems(files), as_json)
+    Facts on which sources disagree are named; that alone is not wrong."""
+    from kdexport.catalogue_check import check_profiles
+
+    _checked(check_profiles(files), as_json)
 
 
 @_verb(profiles, "detect", "kdexport profiles detect --out my-server.yaml")
 @click.option("--out", type=PATH, help="Also write it as a profile file; its name is the id.")
-def profiles_detect(out: Path | None, as_json: bool) -> None:
+@click.option("--gpu", type=click.IntRange(min=0), help="The GPU of this number, instead of the CPU.")
+def profiles_detect(out: Path | None, gpu: int | None, as_json: bool) -> None:
     """This machine as a profile. What cannot be detected stays out."""
-    from kdexport import listing
     from kdexport.catalogue_check import write_profile
     from kdexport.measure.environment import detect
-    from kdexport.stages.detect import local_profile
+    from kdexport.measure.machine import look
+    from kdexport.reporting.catalogue import print_profile
+    from kdexport.stages.detect import gpu_profile, local_profile
 
-    found = local_profile(detect(1))
+    here = detect(1)
+    seen = look(here)
+    found = local_profile(here, seen) if gpu is None else gpu_profile(here, seen, gpu)
     if out is not None:
         found = write_profile(found, out)
-    terminal.answer(found, as_json, functools.partial(listing.print_profile, found))
+    terminal.answer(found, as_json, functools.partial(print_profile, found))
+
+
+@_verb(profiles, "calibrate", "kdexport profiles calibrate --runtime onnxruntime --precision fp32")
+@click.option("--runtime", "runtimes", multiple=True, help="As often as wanted; all that work here, unless said.")
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(["fp32", "fp16", "bf16", "int8"]))
+@click.option("--seconds", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Of each of them.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--force", is_flag=True, help="Measure again what was measured before.")
+@click.option("--from", "source", type=PATH, help="Keep a calibration that was measured elsewhere; measure nothing.")
+def profiles_calibrate(
+    runtimes: tuple[str, ...],
+    precisions: tuple[Any, ...],
+    seconds: float,
+    threads: int,
+    force: bool,
+    source: Path | None,
+    as_json: bool,
+) -> None:
+    """Time small graphs on this machine, so that students are sized by what it does.
+
+    Every project uses it. Close what else keeps the machine busy meanwhile."""
+    from kdexport import pipeline
+    from kdexport.latency import store
+    from kdexport.reporting.calibration import calibration_rows, print_calibrations
+
+    if source is not None:
+        found = [store.read(source)]
+        store.save(found[0])
+    else:
+        with terminal.following() as f:
+            found = pipeline.calibrate_machine(threads, runtimes, precisions, seconds, force, f.progress_for)
+    terminal.answer(calibration_rows(found), as_json, functools.partial(print_calibrations, found))
 
 
 @_verb(targets, "list", "kdexport targets list")
 def targets_list(as_json: bool) -> None:
     """Every known target."""
-    from kdexport import catalogue, listing
+    from kdexport import catalogue
+    from kdexport.reporting.catalogue import print_targets
 
     found = list(catalogue.targets().values())
-    terminal.answer(found, as_json, functools.partial(listing.print_targets, found))
+    terminal.answer(found, as_json, functools.partial(print_targets, found))
 
 
 @_verb(targets, "show", "kdexport targets show l4")
 @click.argument("id")
 def targets_show(id: str, as_json: bool) -> None:
     """One target: objective, traffic, price, and the facts of its device with source and date."""
-    from kdexport import listing, project_file
+    from kdexport import project_file
+    from kdexport.reporting.catalogue import print_target
 
     found, profile = project_file.load_target(id)
-    terminal.answer(found, as_json, functools.partial(listing.print_target, found, profile))
+    terminal.answer(found, as_json, functools.partial(print_target, found, profile))
+
+
+@_verb(targets, "new", "kdexport targets new --profile l4 --p99-ms 5 --rps 40 --peak-rps 200")
+@click.option("--profile", required=True, help="Id of a device (kdexport profiles list), or local.")
+@click.option("--p99-ms", type=POSITIVE, required=True, help="Objective: 99 of 100 requests answered within this.")
+@click.option("--offering", default=None, help="Id of one of the device's; default: the cheapest.")
+@click.option("--name", default=None, help="Id of the target; default: from the file, or the device and the objective.")
+@click.option("--runtime", "runtimes", multiple=True, help="Allowed; several times for several. Default: by device.")
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Allowed."
+)
+@click.option("--rps", "mean_requests_per_s", type=POSITIVE, help="Requests per second, mean of a year.")
+@click.option("--peak-rps", "peak_requests_per_s", type=POSITIVE, help="Requests per second at the peak.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Largest size of all files loaded to answer.")
+@click.option("--description", default=None, help="One line for people; default: from the device.")
+@click.option("--out", type=PATH, default=None, help="File to write; default: NAME.yaml here.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def targets_new(out: Path | None, force: bool, as_json: bool, **wishes: Any) -> None:
+    """Write a commented target file for a known device.
+
+    What is not said is taken from the class of the device; traffic then counts as assumed."""
+    from kdexport.new_target import Wishes, new_target
+
+    path, found = new_target(Wishes(**wishes), out, force)
+    terminal.answer(found, as_json, lambda console: terminal.say(console, f"{path}: target {found.id}, written"))
 
 
 @_verb(targets, "validate", "kdexport targets validate my-target.yaml")
 @click.argument("files", nargs=-1, type=PATH)
 def targets_validate(files: tuple[Path, ...], as_json: bool) -> None:
     """Check target files, with profile, offering and runtimes, or with none the whole catalogue."""
-    from kdexport.catalogue_check import target_problems
+    from kdexport.catalogue_check import check_targets
 
-    _checked(target_problems(files), as_json)
+    _checked(check_targets(files), as_json)
 
 
-def _checked(problems: dict[str, str], as_json: bool) -> None:
-    """problems: by file or id; empty text where it is right."""
-    lines = [f"{name}: {'wrong' if problem else 'ok'}" for name, problem in problems.items()]
-    terminal.answer(problems, as_json, lambda console: terminal.say(console, *lines))
-    terminal.no([problem for problem in problems.values() if problem])
+def _checked(verdicts: dict[str, Verdict], as_json: bool) -> None:
+    """verdicts: by file or id."""
+    lines = []
+    for name, verdict in verdicts.items():
+        lines.append(f"{name}: {'wrong' if verdict.problem else 'ok'}")
+        lines += [f"  conflict: {conflict}" for conflict in verdict.conflicts]
+    terminal.answer(verdicts, as_json, lambda console: terminal.say(console, *lines))
+    terminal.no([verdict.problem for verdict in verdicts.values() if verdict.problem])

@@ -1,20 +1,13 @@
-"""Nouns as tables on a terminal: profiles, targets, plans. Every figure says whether it is sourced or estimated."""
+"""Nouns as tables on a terminal: checkups, fitted teachers, evaluations, timings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from kdexport.nouns.profile import HardwareProfile, Number, Offering
-from kdexport.nouns.target import Target
 from kdexport.reporting.figures import (
     bytes_text,
     milliseconds,
-    objective_text,
-    params_text,
     significant,
-    spec_text,
-    usd,
 )
 from kdexport.terminal import Cell, print_table, say
 
@@ -27,149 +20,9 @@ if TYPE_CHECKING:
     from kdexport.initialise import Started
     from kdexport.nouns.bench import Quality
     from kdexport.nouns.measurement import Latency
-    from kdexport.nouns.plan import Candidate, Plan, StageEstimate, TargetPlan
     from kdexport.teaching import FittedTeacher
 
 SHOWN_CLASSES = 10
-
-
-def print_profiles(profiles: Iterable[HardwareProfile], console: Console) -> None:
-    rows = [
-        (
-            p.id,
-            p.name,
-            p.device_class,
-            _value(p.facts.memory_gib),
-            _value(p.facts.memory_bandwidth_gb_per_s),
-            _value(p.facts.peak_fp32_tflops),
-            _value(p.facts.peak_fp16_tflops),
-            _value(p.facts.peak_int8_tops),
-            _value(p.facts.power_w),
-            str(len(p.offerings)),
-        )
-        for p in profiles
-    ]
-    headings = ("Id", "Name", "Class", "GiB", "GB/s", "fp32 TFLOP/s", "fp16", "int8 TOP/s", "W", "Offerings")
-    print_table(console, headings, rows, left=(0, 1, 2))
-    say(console, "Peaks are dense. Sources and dates of each: kdexport profiles show ID")
-
-
-def print_profile(profile: HardwareProfile, console: Console) -> None:
-    mode = f", {profile.power_mode}" if profile.power_mode else ""
-    say(console, f"{profile.id}: {profile.name} ({profile.vendor}, {profile.device_class}, {profile.host}{mode})")
-    facts = [(name, getattr(profile.facts, name)) for name in type(profile.facts).model_fields]
-    rows = [
-        (name, significant(f.value) if isinstance(f, Number) else str(f.value), f.source, f.date.isoformat(), f.note)
-        for name, f in facts
-        if f is not None
-    ]
-    print_table(console, ("Fact", "Value", "Source", "Date", "Note"), rows, left=(0, 2, 3, 4))
-    missing = [name for name, fact in facts if fact is None]
-    if missing:
-        say(console, f"Not known: {', '.join(missing)}")
-    if profile.offerings:
-        _print_offerings(profile.offerings, console)
-
-
-def _print_offerings(offerings: Iterable[Offering], console: Console) -> None:
-    rows: list[list[Cell]] = []
-    for o in offerings:
-        price = o.price_usd_per_hour or o.purchase_usd
-        assert price is not None  # Offering checks it
-        unit = "an hour" if o.kind == "rented" else f"to buy; {o.lifetime_years:g} years assumed"
-        where = ", ".join(part for part in (o.region, o.instance) if part)
-        rows.append([o.id, f"${price.value:g} {unit}", where, price.source, price.date.isoformat(), price.note])
-    print_table(console, ("Offering", "Price", "Where", "Source", "Date", "Note"), rows, left=(0, 2, 3, 4, 5))
-
-
-def print_targets(targets: Iterable[Target], console: Console) -> None:
-    rows = [
-        (
-            t.id,
-            t.description,
-            t.profile,
-            ", ".join(t.runtimes),
-            ", ".join(t.precisions),
-            objective_text(t.objective.model_dump()),
-            _traffic(t),
-            t.offering,
-        )
-        for t in targets
-    ]
-    headings = ("Id", "Description", "Profile", "Runtimes", "Precisions", "Objective", "Requests/s", "Offering")
-    print_table(console, headings, rows, left=range(len(headings)))
-
-
-def print_target(target: Target, profile: HardwareProfile | None, console: Console) -> None:
-    """profile: None for this machine."""
-    limits = target.limits
-    rows: list[tuple[str, Cell]] = [
-        ("runtimes", ", ".join(target.runtimes)),
-        ("precisions", ", ".join(target.precisions)),
-        ("objective", objective_text(target.objective.model_dump())),
-        ("requests per second", _traffic(target)),
-        ("memory limit", f"{limits.memory_mib:g} MiB" if limits.memory_mib else None),
-        ("artifact limit", bytes_text(limits.artifact_bytes) if limits.artifact_bytes else None),
-        ("spare replicas", str(target.redundancy)),
-        ("utilisation at peak, at most", f"{target.max_utilisation:g}"),
-        ("largest batch", str(target.max_batch)),
-        ("offering", target.offering or "none: its cost stays blank"),
-    ]
-    say(console, f"{target.id}: {target.description}")
-    print_table(console, ("", ""), rows, left=(0, 1))
-    if profile is None:
-        say(console, "Profile: this machine, detected and measured; see kdexport profiles detect")
-    else:
-        print_profile(profile, console)
-
-
-def print_plan(plan: Plan, console: Console) -> None:
-    headings = ("Target", "Student", "Params", "Retention", "Latency p50", "USD/year", "Feasible")
-    print_table(console, headings, [_plan_row(t) for t in plan.targets], left=(0, 1, 6))
-    say(
-        console,
-        "Parameters are counted, all else is estimated; in brackets 90 % intervals. "
-        "Latency is in the scope of the target's objective, one request after another.",
-    )
-    print_table(console, ("Stage", "Hours", "Memory GiB", "Basis"), [_stage(s) for s in plan.stages], (0, 3))
-    for t in plan.targets:
-        say(console, f"{t.target}: {t.reason}", *(f"  {note}" for note in t.notes))
-    say(console, *(f"warning: {warning}" for warning in plan.warnings))
-
-
-def _plan_row(plan: TargetPlan) -> list[Cell]:
-    chosen, quality = plan.chosen, plan.chosen.quality
-    return [
-        plan.target,
-        spec_text(chosen.spec),
-        params_text(chosen.num_params),
-        f"{quality.value:.3f}\n[{quality.low:.3f} to {quality.high:.3f}]",
-        _latency(chosen),
-        usd(chosen.usd_per_year) if chosen.usd_per_year is not None else None,
-        "yes" if plan.feasible else f"no: {plan.nearest}",
-    ]
-
-
-def _latency(candidate: Candidate) -> Cell:
-    found = candidate.latency
-    if found is None:
-        return None
-    return f"{milliseconds(found.p50_ms)}\n[{significant(found.low_ms)} to {significant(found.high_ms)}]"
-
-
-def _stage(stage: StageEstimate) -> list[Cell]:
-    hours = significant(stage.hours, 2) if stage.hours is not None else None
-    return [stage.stage, hours, significant(stage.memory_gib, 2), stage.basis]
-
-
-def _traffic(target: Target) -> str:
-    traffic = target.traffic
-    assumed = " (assumed)" if traffic.assumed else ""
-    return f"{traffic.mean_requests_per_s:g} mean, {traffic.peak_requests_per_s:g} peak{assumed}"
-
-
-def _value(fact: Number | None) -> Cell:
-    return None if fact is None else significant(fact.value)
 
 
 def print_started(started: Started, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,27 +16,32 @@ from kdexport.bundle.write import is_bundle
 from kdexport.dataset import Dataset, Split, read_dataset, split_sha256
 from kdexport.errors import BadInput
 from kdexport.export.graph_cost import graph_cost
+from kdexport.latency import store
 from kdexport.measure.environment import cores_allowed, detect, fingerprint
 from kdexport.measure.metrics import fit_threshold, score
 from kdexport.nouns.base import Noun
 from kdexport.nouns.bench import BenchResult, QualityResult, Timed
-from kdexport.nouns.calibration import Calibration
+from kdexport.nouns.calibration import Calibration, LocalSpeed
 from kdexport.nouns.cost import CostReport
 from kdexport.nouns.graph import GraphCost, LatencyEstimate
+from kdexport.nouns.ladder import Ladder
 from kdexport.nouns.measurement import Decision, Environment
 from kdexport.nouns.plan import Plan
-from kdexport.nouns.profile import HardwareProfile
+from kdexport.nouns.profile import HardwareProfile, Precision
 from kdexport.nouns.project import Project, TeacherSource
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import EngineChoice, Recipe, Student
 from kdexport.nouns.target import LOCAL, Target
 from kdexport.nouns.teacher import TeacherMember, TeacherSet
 from kdexport.project_file import LoadedProject
-from kdexport.stages import bench, bundle, calibrate, cost, distil, engines, label, report, teach
+from kdexport.runtimes import load_runtime
+from kdexport.sizing.spend import Sizes, ladder_budget_s
+from kdexport.stages import bench, bundle, calibrate, cost, distil, engines, label, ladder, report, teach
 from kdexport.stages import plan as planning
 from kdexport.stages.detect import local_profile
 from kdexport.stages.report import TargetResult
 from kdexport.storage.files import content_key, replacing
+from kdexport.storage.tables import Raw
 from kdexport.tasks import Prepared, Task, load_task
 from kdexport.teachers import context_of, teacher_kind
 from kdexport.teachers._peek import classes_of, glance, tokenizer_of
@@ -49,6 +54,9 @@ if TYPE_CHECKING:
     from kdexport.teachers._run import Teachers
 
 log = logging.getLogger(__name__)
+QUICK_SECONDS = 12.0  # for calibrating this machine in a run, where `profiles calibrate` has not
+TYPICAL_REQUESTS = 2000
+LENGTH_QUANTILES = 50
 BUILDERS = ("onnx", "openvino", "nncf", "tensorrt")
 ProgressFor = Callable[[str], Callable[[int, int, str], None]]
 
@@ -61,6 +69,7 @@ class Run:
     workspace: Workspace
     progress_for: ProgressFor | None = None
     warnings: list[str] = field(default_factory=list)
+    climb: bool = True  # may the ladder be trained? If not, one that is finished is used all the same
     training_s: dict[str, float] = field(default_factory=dict)  # by the hash of the student's weights
 
     # --- what is known at once
@@ -151,29 +160,61 @@ class Run:
     # --- sizing
 
     @cached_property
-    def calibration(self) -> Calibration | None:
-        if all(t.profile != LOCAL for t in self.loaded.targets.values()):
+    def local_cells(self) -> list[tuple[str, Precision]]:
+        """Every runtime and precision that a target on this machine allows, and that works here."""
+        found: dict[tuple[str, Precision], None] = {}
+        for target in self.loaded.targets.values():
+            if target.profile == LOCAL:
+                found |= dict.fromkeys(
+                    (name, precision)
+                    for name in target.runtimes
+                    for precision in target.precisions
+                    if not (load_runtime(name).missing() or load_runtime(name).unsupported(precision, self.local))
+                )
+        return list(found)
+
+    @cached_property
+    def local_speed(self) -> LocalSpeed | None:
+        """Calibrations of `profiles calibrate` where this machine has them; where it has none, a quick one of the first
+        cell: engines are measured later in any case."""
+        if not self.local_cells:
             return None
-        inputs = [self.machine_measured, self.dataset.sha256, content_key(self.teacher_tokenizer), self.project.task]
+        known = [cell for cell in self.local_cells if store.load(self.environment, *cell)] or self.local_cells[:1]
+        stored = [store.load(self.environment, *cell) for cell in known]
+        inputs = [
+            self.machine_measured,
+            self.dataset.sha256,
+            content_key(self.teacher_tokenizer),
+            self.project.task,
+            [(cell, s and s.taken_at) for cell, s in zip(known, stored, strict=True)],
+        ]
         return self.workspace.stage(
             "calibrate",
             calibrate.VERSION,
             inputs,
-            Calibration,
-            lambda folder, key: calibrate.calibrate(self.dataset, self.task, self.teacher_tokenizer, self.environment),
+            LocalSpeed,
+            lambda folder, key: calibrate.calibrate(
+                known,
+                self.dataset,
+                self.task,
+                self.teacher_tokenizer,
+                self.environment,
+                QUICK_SECONDS,
+            ),
         )
 
     @cached_property
-    def sizes(self) -> planning.Sizes:
+    def sizes(self) -> Sizes:
         inputs = self.dataset.train.inputs
         vocab_sizes = self.task.vocab_sizes(inputs, self.teacher_tokenizer)
         prepared = self.task.prepare(inputs, self.teacher_tokenizer, vocab_sizes[0])
-        shape = self.task.encode(prepared, inputs[:1000]).shape()
+        encoded = self.task.encode(prepared, self._typical_inputs)
+        shape = encoded.shape()
         glances = [glance(t, len(self.dataset.classes), shape) for t in self.project.teachers]
         params = [g.num_params for g in glances]
         flops = [f for g in glances if (f := g.flops_per_row(shape, len(self.dataset.classes))) is not None]
         variants = len(self.dataset.train) * (1 + self.recipe.augment_per_row)
-        return planning.Sizes(
+        return Sizes(
             input_kind=self.task.input_kind,
             num_classes=len(self.dataset.classes),
             shape=shape,
@@ -182,27 +223,94 @@ class Run:
             teacher_flops=sum(flops) / len(flops) if len(flops) == len(glances) else None,
             transfer_rows=variants + len(self.dataset.unlabelled),
             train_rows=len(self.dataset.train),
+            lengths=_lengths(encoded.lengths) if shape.tokens else (),
         )
+
+    @property
+    def _typical_inputs(self) -> Sequence[Raw]:
+        """Production queries where there are any, else training rows; spread over the file, which may be sorted."""
+        inputs = self.dataset.query_test or self.dataset.train.inputs
+        return inputs[:: max(1, len(inputs) // TYPICAL_REQUESTS)]
 
     @cached_property
     def plan(self) -> Plan:
-        targets = [
-            (t, self.profile(t), self.calibration if t.profile == LOCAL else None) for t in self.loaded.targets.values()
+        return self.planned(self.loaded.targets.values(), [])
+
+    @cached_property
+    def ladder(self) -> Ladder | None:
+        """Short trainings that predict quality; None: the shipped prior is used. Not tied to any target or gate."""
+        minutes, limit = self.project.training.ladder_minutes, self.project.max_params
+        teachers = [_teacher_key(t) for t in self.project.teachers]
+        inputs = [teachers, self.dataset.sha256, self.project.task, self.project.metric, self.recipe, self.machine]
+        inputs += [minutes, limit]
+        if minutes == 0 or not (self.climb or self.workspace.has("ladder", ladder.VERSION, inputs)):
+            return None
+        return self.workspace.stage("ladder", ladder.VERSION, inputs, Ladder, self._climb)
+
+    def _climb(self, folder: Path, key: str) -> Ladder:
+        specs = self._affordable_specs
+        schooling = ladder.Schooling(
+            self.prepared,
+            self._embedding,
+            self.bf16,
+            self.rows,
+            self.labels(),
+            self.judged,
+            self.task,
+            self.project.metric,
+            self.recipe,
+        )
+        flops = [c.flops for c in planning.costs(specs, self.sizes)]
+        budget_s = ladder_budget_s(self.project, self.sizes, self.recipe, flops)
+        return ladder.ladder(
+            specs, self.sizes.shape, schooling, self._teacher_dev_quality, budget_s, folder, self._progress("ladder")
+        )
+
+    @property
+    def _affordable_specs(self) -> list[StudentSpec]:
+        """Of the search space, what keeps max_params."""
+        specs, limit = planning.candidates(self.sizes), self.project.max_params
+        sized = zip(specs, planning.costs(specs, self.sizes), strict=True)
+        return [spec for spec, cost in sized if limit is None or cost.num_params <= limit] or specs
+
+    @property
+    def _teacher_dev_quality(self) -> float | None:
+        """None where a teacher has seen the dev rows: a retention on them would be flattered."""
+        if any(t.fit is None and "train" in t.trained_on for t in self.project.teachers):
+            return None
+        found, judged, metric = self.teacher_predictions, self.judged, self.project.metric
+        assert judged.dev.labels is not None
+        threshold = fit_threshold(metric, found.dev, judged.dev.labels, judged.classes)
+        return score(metric, found.dev, judged.dev.labels, judged.classes, threshold)
+
+    def planned(self, targets: Iterable[Target], asked: object, **wishes: Any) -> Plan:
+        """asked: what was wished for besides the project; part of the key."""
+        places = [
+            planning.Where(t, self.profile(t), self._speed_for(t) if t.profile == LOCAL else None) for t in targets
         ]
-        facts = [(t, self.facts(t), calibration) for t, _, calibration in targets]
-        inputs = [self.wishes, facts]
+        facts = [(w.target, self.facts(w.target), w.speed) for w in places]
         return self.workspace.stage(
             "plan",
             planning.VERSION,
-            inputs,
+            [self.wishes, facts, self.ladder, asked],
             Plan,
-            lambda folder, key: planning.plan(self.project, self.sizes, self.recipe, targets, cores_allowed()),
+            lambda folder, key: planning.plan(
+                self.project, self.sizes, self.recipe, places, cores_allowed(), self.ladder, **wishes
+            ),
         )
+
+    def _speed_for(self, target: Target) -> LocalSpeed | None:
+        """Of the cells that this target allows."""
+        speed = self.local_speed
+        if speed is None:
+            return None
+        allowed = [c for c in speed.cells if c.runtime in target.runtimes and c.precision in target.precisions]
+        return speed.model_copy(update={"cells": tuple(allowed)}) if allowed else None
 
     def spec(self, target: Target) -> StudentSpec:
         """The planned student: a decision, since it rests on a calibration."""
         chosen = self.plan.for_target(target.id)
-        inputs = [self.wishes, target, self.facts(target)]
+        inputs = [self.wishes, target, self.facts(target), self.ladder is not None]
         decision = self.workspace.decide(
             f"student-{target.id}",
             inputs,
@@ -516,7 +624,7 @@ class Run:
     @property
     def preprocess_here_ms(self) -> float | None:
         """One request's preprocessing, where a calibration has measured it on this machine."""
-        return self.calibration.preprocess_ms if self.calibration else None
+        return self.local_speed.preprocess_ms if self.local_speed else None
 
     @property
     def teacher_bytes(self) -> int:
@@ -563,7 +671,8 @@ class Run:
 
     def _side(self, target: Target) -> cost.Side:
         profile = self.profile(target)
-        tail = self.calibration.tail_ratio if target.profile == LOCAL and self.calibration else None
+        speed = self._speed_for(target) if target.profile == LOCAL else None
+        tail = max(c.tail["99"] for c in speed.cells) if speed else None
         return cost.Side(target, profile, planning.workers(profile, target, self.project.threads), tail)
 
     def _incumbent(self) -> tuple[cost.Side, Timed | None]:
@@ -675,6 +784,14 @@ def _teacher_key(source: TeacherSource) -> object:
     return [fields, teacher_kind(source.kind).content(source)]
 
 
+def _lengths(lengths: np.ndarray) -> tuple[int, ...]:
+    """Tokens at equally spaced quantiles, ascending."""
+    import numpy as np
+
+    levels = (np.arange(LENGTH_QUANTILES) + 0.5) / LENGTH_QUANTILES
+    return tuple(int(n) for n in np.quantile(lengths, levels, method="nearest"))
+
+
 def _total(costs: Sequence[GraphCost]) -> GraphCost:
     """An ensemble's members run one after another."""
     return GraphCost(
@@ -699,12 +816,48 @@ def open_run(
     return Run(loaded, Workspace(out, on_stage), progress_for, warnings)
 
 
-def plan(project: str | Path, out: str | Path = "kdexport-run") -> Plan:
-    """Size students for every target of a project; nothing is trained."""
-    this = open_run(Path(project), Path(out))
+@dataclass(frozen=True)
+class Question:
+    """Limits asked for in place of a project's: the best quality within them is looked for. None: the target's own."""
+
+    p99_ms: float | None = None
+    max_usd_per_million: float | None = None
+    max_bytes: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        return self != Question()
+
+    def of(self, target: Target) -> Target:
+        objective, limits = target.objective, target.limits
+        if self.p99_ms is not None:
+            objective = objective.model_copy(update={"percentile": 99, "limit_ms": self.p99_ms})
+        if self.max_bytes is not None:
+            limits = limits.model_copy(update={"artifact_bytes": self.max_bytes})
+        return target.model_copy(update={"objective": objective, "limits": limits})
+
+
+def plan(
+    project: str | Path,
+    out: str | Path = "kdexport-run",
+    question: Question = Question(),
+    *,
+    climb: bool = False,
+    progress_for: ProgressFor | None = None,
+    on_stage: Callable[[str, float, bool], None] | None = None,
+) -> Plan:
+    """Size students for every target of a project. climb: train the ladder first, where it is not there yet (labels
+    are made for it); else only a ladder that was climbed before is used."""
+    this = open_run(Path(project), Path(out), progress_for, on_stage)
     with this.workspace.locked():
         project_file.check(this.loaded, this.dataset)
-        return this.plan.model_copy(update={"warnings": (*this.warnings, *this.dataset.warnings)})
+        this.climb = climb
+        found = this.plan
+        if question.asked:
+            targets = [question.of(t) for t in this.loaded.targets.values()]
+            wishes = {"max_usd_per_million": question.max_usd_per_million, "best": True}
+            found = this.planned(targets, wishes, **wishes)
+        return found.model_copy(update={"warnings": (*this.warnings, *this.dataset.warnings)})
 
 
 def run(
@@ -712,6 +865,7 @@ def run(
     out: str | Path = "kdexport-run",
     *,
     remeasure: bool = False,
+    climb: bool = True,
     progress_for: ProgressFor | None = None,
     on_stage: Callable[[str, float, bool], None] | None = None,
 ) -> dict[str, Any]:
@@ -719,6 +873,7 @@ def run(
     from kdexport.reporting.files import write_report
 
     this = open_run(Path(project), Path(out), progress_for, on_stage)
+    this.climb = climb
     with this.workspace.locked():
         if remeasure:
             this.workspace.forget_measurements()
@@ -726,6 +881,19 @@ def run(
         document = this.document()
         write_report(document, this.workspace.out)
     return document
+
+
+def calibrate_machine(
+    threads: int,
+    runtimes: Sequence[str],
+    precisions: Sequence[Precision],
+    seconds: float,
+    force: bool,
+    progress_for: ProgressFor,
+) -> list[Calibration]:
+    """Time this machine, for every project to come; see stages/calibrate.py."""
+    here = detect(threads)
+    return calibrate.calibrate_machine(local_profile(here), here, runtimes, precisions, seconds, force, progress_for)
 
 
 def answers_no(document: dict[str, Any]) -> list[str]:

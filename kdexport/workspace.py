@@ -57,6 +57,10 @@ class Workspace:
         self._done(name, seconds, False)
         return result
 
+    def has(self, name: str, version: int, inputs: Any) -> bool:
+        """Is this stage finished?"""
+        return (self.folder_of(name, version, inputs) / RESULT).is_file()
+
     def folder_of(self, name: str, version: int, inputs: Any) -> Path:
         return self.folder(name, content_key(name, version, inputs))
 

@@ -291,7 +291,7 @@ def a_plan(feasible: bool) -> Plan:
 def test_a_plan_that_cannot_be_met_is_a_no_with_the_nearest_that_can(
     monkeypatch: pytest.MonkeyPatch, project: Path
 ) -> None:
-    monkeypatch.setattr(pipeline, "plan", lambda path, out: a_plan(feasible=False))
+    monkeypatch.setattr(pipeline, "plan", lambda *_, **__: a_plan(feasible=False))
     result = call("plan", project, "--out", project.parent / "out")
     assert result.exit_code == 1
     assert "no: l4: met: min_retention 0.950" in result.stderr
@@ -302,17 +302,39 @@ def test_a_plan_that_cannot_be_met_is_a_no_with_the_nearest_that_can(
 def test_hours_that_are_not_known_are_a_dash_in_a_plan(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     stage = StageEstimate(stage="label", hours=None, memory_gib=1.0, basis="hours are not known")
     made = a_plan(feasible=True).model_copy(update={"stages": (stage,)})
-    monkeypatch.setattr(pipeline, "plan", lambda path, out: made)
+    monkeypatch.setattr(pipeline, "plan", lambda *_, **__: made)
     shown = call("plan", project, "--out", project.parent / "out").stdout
     line = next(row for row in shown.splitlines() if "label" in row)
-    assert line.split()[:3] == ["label", "–", "1.0"]
+    assert line.split()[:4] == ["label", "–", "–", "1.0"]
 
 
 def test_a_plan_as_json_is_the_noun_itself(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
-    monkeypatch.setattr(pipeline, "plan", lambda path, out: a_plan(feasible=True))
+    monkeypatch.setattr(pipeline, "plan", lambda *_, **__: a_plan(feasible=True))
     result = call("plan", project, "--out", project.parent / "out", "--json")
     assert result.exit_code == 0
     assert Plan.model_validate_json(result.stdout) == a_plan(feasible=True)
+
+
+def test_limits_of_ones_own_are_the_question_and_the_page_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    asked: list[Any] = []
+
+    def planned(path: Path, out: Path, question: pipeline.Question, **how: Any) -> Plan:
+        asked.extend([question, how["climb"]])
+        return a_plan(feasible=True)
+
+    monkeypatch.setattr(pipeline, "plan", planned)
+    out = project.parent / "out"
+    result = call("plan", project, "--out", out, "--p99-ms", "2", "--max-bytes", "1000", "--ladder", "--front")
+    assert result.exit_code == 0
+    assert asked == [pipeline.Question(p99_ms=2.0, max_bytes=1000), True]
+    assert "l4" in (out / "plan.html").read_text()
+
+
+@pytest.mark.parametrize("flag", ["--p99-ms", "--max-usd-per-million", "--max-bytes"])
+def test_a_limit_that_nothing_could_meet_is_refused(project: Path, flag: str) -> None:
+    assert call("plan", project, "--out", project.parent / "out", flag, "0").exit_code == 2
 
 
 def a_document(retention: float = 0.99, met: bool | None = True) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import pytest
 from kdexport import pipeline
 from kdexport.bundle.verify import load_predictor, read_manifest, verify
 from kdexport.errors import BadInput, Damaged
-from kdexport.latency import calibrated
 from kdexport.stages import bench, calibrate, distil, engines, label, teach
 from kdexport.stages import bundle as bundling
 from kdexport.stages import plan as planning
@@ -98,9 +97,7 @@ def patched() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "cores_allowed", lambda: 1.0)  # small steps are no faster on two
         patch.setattr(distil, "BF16_TRIALS", 4)
-        patch.setattr(calibrate, "MAX_SECONDS", 1.5)
-        patch.setattr(calibrated, "SECONDS_PER_POINT", 0.005)
-        patch.setattr(calibrated, "GRAPHS_PER_BACKBONE", 6)
+        patch.setattr(pipeline, "QUICK_SECONDS", 1.5)
         patch.setattr(engines, "TIMING_SECONDS", 0.3)
         patch.setattr(bench, "MAX_SECONDS", 2.0)
         yield patch
@@ -218,6 +215,7 @@ def test_a_second_run_makes_no_stage(ran: Ran, monkeypatch: pytest.MonkeyPatch) 
     assert made == set()
     assert {
         "calibrate",
+        "ladder",
         "plan",
         "teach-1",
         "distil",
@@ -301,6 +299,29 @@ def test_a_plan_alone_trains_nothing(ran: Ran, tmp_path: Path, monkeypatch: pyte
     assert {"label", "distil student 1", "engines and bench"} <= {s.stage for s in found.stages}
     assert all(s.basis for s in found.stages)
     assert {s.stage for s in found.stages if s.hours is None} == {"label"}  # nobody counts what a function does
+
+
+def test_the_inverse_question_is_answered_with_the_best_within_its_limits(ran: Ran) -> None:
+    answers = [
+        pipeline.plan(ran.project, ran.out, pipeline.Question(p99_ms=1000, max_bytes=n)).for_target(TARGETS[0]).chosen
+        for n in (60_000, 200_000, 2_000_000)
+    ]
+    kept = [a.quality.value for a in answers]
+    assert kept == sorted(kept)
+    assert kept[0] < kept[-1]
+    assert all(a.artifact_bytes <= n for a, n in zip(answers, (60_000, 200_000, 2_000_000), strict=True))
+
+
+def test_a_question_without_an_answer_names_what_binds(ran: Ran) -> None:
+    found = pipeline.plan(ran.project, ran.out, pipeline.Question(p99_ms=1e-6)).for_target(TARGETS[0])
+    assert not found.feasible
+    assert found.binding == "latency"
+
+
+def test_a_ladder_that_was_climbed_is_used_by_every_later_plan(ran: Ran) -> None:
+    """Without being asked for, and whatever the targets and gates."""
+    assert "ladder" in {p.name.partition("-")[0] for p in (ran.out / "stages").iterdir()}
+    assert pipeline.plan(ran.project, ran.out).quality_basis.startswith("ladder: ")
 
 
 def test_a_forbidden_licence_stops_before_the_first_label(ran: Ran, tmp_path: Path) -> None:

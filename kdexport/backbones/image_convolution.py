@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from kdexport.backbones import InputShape
+from kdexport.backbones import InputShape, no_embedding
+from kdexport.backbones._strided import sizes
 from kdexport.nouns.graph import GraphCost
 from kdexport.nouns.spec import StudentSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 input_kind: Literal["text", "image"] = "image"
-SMALLEST_SIDE = 4  # no further halving below this
+SIZE_FIELDS = ("channels", "width", "num_stages", "layers_per_stage")
+MAX_CHANNELS = 512  # of the last stage, in the search space
 
 
 class Spec(StudentSpec):
@@ -63,35 +64,32 @@ def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module
 
 
 def cost(spec: Spec, num_classes: int, shape: InputShape) -> GraphCost:
-    height, width, flops, activations, params = shape.height, shape.width, 0.0, 0.0, 0
+    height, width = shape.height, shape.width
+    flops = outputs = weights = channels = 0
     for channels_in, channels_out, halve in _layers(spec):
         if halve:
             height, width = height // 2, width // 2
-        weights = 9 * channels_in * channels_out
-        flops += 2.0 * weights * height * width
-        activations += channels_out * height * width
-        params += weights + 4 * channels_out  # batch normalisation: weight, bias, running mean and variance
-    classifier = _layers(spec)[-1][1] * num_classes + num_classes
+            flops += channels_in * height * width
+        filters = 9 * channels_in * channels_out
+        flops += 2 * filters * height * width
+        outputs += channels_out * height * width
+        weights += filters
+        channels += channels_out
+    features = _layers(spec)[-1][1]
+    classifier = features * num_classes + num_classes
     return GraphCost(
-        flops=shape.batch * (flops + 2.0 * classifier),
-        weight_bytes=4.0 * (params + classifier),
-        activation_bytes=4.0 * shape.batch * activations,
+        flops=float(shape.batch * (flops + features + 2 * features * num_classes)),
+        weight_bytes=4.0 * (weights + channels + classifier),  # the normalisation leaves one bias a channel
+        activation_bytes=4.0 * shape.batch * outputs,
         num_operators=len(_layers(spec)) + spec.num_stages + 2,
-        num_params=params + classifier,
+        num_params=weights + 4 * channels + classifier,  # normalisation: weight, bias, running mean and variance
         tokens=shape.batch,
     )
 
 
 def candidates(num_classes: int, shape: InputShape, vocab_sizes: Sequence[int]) -> Iterable[Spec]:
-    side = min(shape.height, shape.width)
-    for width in (4, 6, 8, 12, 16, 24, 32, 48, 64):
-        for num_stages in (1, 2, 3, 4):
-            for layers_per_stage in (1, 2, 3):
-                if side >> (num_stages - 1) >= SMALLEST_SIDE // 2:
-                    yield Spec(
-                        channels=shape.channels, width=width, num_stages=num_stages, layers_per_stage=layers_per_stage
-                    )
+    for width, num_stages, layers_per_stage, _ in sizes(shape, MAX_CHANNELS, (1, 2, 3, 4, 5, 6), stem_strides=(1,)):
+        yield Spec(channels=shape.channels, width=width, num_stages=num_stages, layers_per_stage=layers_per_stage)
 
 
-def initialise(module: torch.nn.Module, embedding: np.ndarray) -> None:
-    """An image has no token embedding: nothing to take over."""
+initialise = no_embedding

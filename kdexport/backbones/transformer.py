@@ -1,8 +1,10 @@
-"""Text: a post-norm BERT encoder (Devlin et al. 2019) with mean pooling; the small cousin of most text teachers."""
+"""Text: a post-norm BERT encoder (Devlin et al. 2019) with mean pooling; the small cousin of most text teachers.
+Without layers it is a bag of normalised embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -15,15 +17,25 @@ if TYPE_CHECKING:
     import torch
 
 input_kind: Literal["text", "image"] = "text"
+SIZE_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_length",
+)
+HEAD_SIZES = (32, 64)
 PAD_ID = 0
 MASKED = -1e4
+OPERATORS_WITHOUT_LAYERS = 20  # the mask of the attention is not computed
 
 
 class Spec(StudentSpec):
     backbone: Literal["transformer"] = "transformer"
     vocab_size: int = Field(ge=2)
     hidden_size: int = Field(ge=8)
-    num_hidden_layers: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=0)
     num_attention_heads: int = Field(ge=1)
     intermediate_size: int = Field(ge=8)
     max_length: int = Field(default=128, ge=4, description="position embeddings; longer input is truncated")
@@ -91,36 +103,46 @@ def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module
 
 
 def cost(spec: Spec, num_classes: int, shape: InputShape) -> GraphCost:
-    tokens = shape.batch * shape.tokens
+    length = min(shape.tokens, spec.max_length)
+    batch, tokens = shape.batch, shape.batch * length
     width, inner, depth = spec.hidden_size, spec.intermediate_size, spec.num_hidden_layers
-    layer = 4 * width * width + 4 * width + 2 * width * inner + inner + width + 4 * width
+    products = 4 * width * width + 2 * width * inner
+    vectors = 9 * width + inner  # biases, and two normalisations
+    scores = batch * spec.num_attention_heads * length**2
+    attention = 2 * batch * length**2 * width
     classifier = width * num_classes + num_classes
-    params = (spec.vocab_size + spec.max_length + 2) * width + depth * layer + classifier
-    attention = 2 * shape.batch * shape.tokens**2 * width
-    flops = 2.0 * (depth * (tokens * layer + attention) + shape.batch * classifier)
-    scores = shape.batch * spec.num_attention_heads * shape.tokens**2
+    kernel_outputs = (2 * tokens + length + batch) * width + batch + depth * (2 * tokens * width + scores)
+    read = 2 * width + depth * (products + vectors) + classifier
     return GraphCost(
-        flops=flops,
-        weight_bytes=4.0 * (tokens * width + depth * layer + classifier),
+        flops=2.0 * (depth * (tokens * products + attention) + batch * width * num_classes) + kernel_outputs,
+        weight_bytes=4.0 * ((tokens + length) * width + read),
         activation_bytes=4.0 * (depth * (tokens * (9 * width + 2 * inner) + 2 * scores) + 3 * tokens * width),
-        num_operators=14 + 22 * depth,
-        num_params=params,
+        num_operators=24 + 26 * depth if depth else OPERATORS_WITHOUT_LAYERS,
+        num_fused=9 * depth + 6,
+        num_params=(spec.vocab_size + spec.max_length) * width + read,
         tokens=max(tokens, 1),
     )
 
 
 def candidates(num_classes: int, shape: InputShape, vocab_sizes: Sequence[int]) -> Iterable[Spec]:
     for vocab_size in vocab_sizes:
-        for depth in (1, 2, 3, 4, 6):
-            for hidden_size in (64, 128, 192, 256, 384):
+        for hidden_size in (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512):
+            for depth, heads, widening in _layers(hidden_size):
                 yield Spec(
                     vocab_size=vocab_size,
                     hidden_size=hidden_size,
                     num_hidden_layers=depth,
-                    num_attention_heads=max(hidden_size // 32, 1),
-                    intermediate_size=4 * hidden_size,
+                    num_attention_heads=heads,
+                    intermediate_size=widening * hidden_size,
                     max_length=max(shape.tokens, 64),
                 )
+
+
+def _layers(hidden_size: int) -> Iterable[tuple[int, int, int]]:
+    """(depth, heads, intermediate over hidden size). Without layers the other two mean nothing: one of each."""
+    all_heads = [hidden_size // size for size in HEAD_SIZES if hidden_size % size == 0]
+    yield 0, all_heads[-1], 2
+    yield from product((1, 2, 3, 4, 5, 6), all_heads, (2, 4))
 
 
 initialise = initialise_embedding

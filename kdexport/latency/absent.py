@@ -1,31 +1,55 @@
-"""Latency on a machine that nobody here has: physics with a few coefficients, fitted on published measurements.
+"""Latency on a machine that nobody here has: physics whose coefficients come from published measurements.
 
 One run costs a launch, an overhead for every operator, the arithmetic at a share of the peak, and the bytes moved
 at a share of the bandwidth. The terms are summed, not overlapped, so no cost and no missing speed can make a run
 faster. Efficiency saturates with work per operator by itself: of w FLOPs an operator needs w / (efficiency x peak)
 on top of its overhead, so a small operator gets a small share of the peak.
 
+A device that nobody measured gets the coefficients of all devices, moved towards its family and its runtime. Rows that
+others published of the device itself (`published` in its profile) move them further and narrow the interval.
 A CPU is taken to run on one core or on all that it may use, whichever is estimated faster: waking the cores costs more
-for each operator than a small student needs to compute. `benchmarks/absent_fit.py` writes the coefficients.
+for each operator than a small student needs to compute. Not fitted: throughput, and a batch as such; a batch is a run
+with more FLOPs and bytes. `benchmarks/absent_devices.py --fit` writes the coefficients and judges them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from kdexport.errors import Unsupported
+from kdexport.latency.absent_physics import (
+    GAIN,
+    LAUNCH_US,
+    Label,
+    PoolName,
+    State,
+    Work,
+    columns_of,
+    conditioned,
+    join,
+    predicted,
+    runs_on_one_core,
+    widened,
+)
+from kdexport.latency.estimates import Estimates
 from kdexport.nouns.base import Noun
 from kdexport.nouns.graph import GraphCost, LatencyEstimate
 from kdexport.nouns.profile import DeviceClass, Facts, HardwareProfile, Precision
+from kdexport.nouns.published import PublishedLatency
 from kdexport.storage.files import read_json
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PRIOR_FILE = Path(__file__).with_name("absent_prior.json")
 MODEL = "absent"
+FEWEST_DEVICES = 9  # a class with fewer has no interval of its own alone: one device would be over a tenth of it
 
 # An operator with no fast path runs on the next one: int8 without dot products is computed in floating point.
 FALLBACK: dict[Precision, tuple[Precision, ...]] = {
@@ -35,6 +59,25 @@ FALLBACK: dict[Precision, tuple[Precision, ...]] = {
     "int8": ("int8", "fp16", "fp32"),
 }
 SHARE_OF_FP32_BYTES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.25}
+# The name under which a runtime was published, by the name of the runtime here.
+PUBLISHED_AS = {"tensorrt_rtx": "tensorrt", "torch": "pytorch"}
+USUAL_RUNTIME: dict[PoolName, str] = {"gpu": "tensorrt", "cpu": "onnxruntime"}
+GPU_FAMILIES = (  # compute capability from, family
+    (10.0, "Blackwell"),
+    (9.0, "Hopper"),
+    (8.9, "Ada"),
+    (8.7, "Orin"),
+    (8.0, "Ampere"),
+    (7.5, "Turing"),
+    (7.0, "Volta"),
+)
+CPU_FAMILIES = (  # word in the ISA, family
+    ("amx", "x86-64 with AMX"),
+    ("avx512", "x86-64 with AVX-512"),
+    ("x86-64", "x86-64 with AVX2"),
+    ("sve", "Arm with SVE"),
+    ("arm", "Arm with NEON"),
+)
 
 # Microseconds on a server core: (median, low, high). Text: `tokenizers` 28-70 us for a short query, 3.5 us with a
 # word cache, identical ids (one thread, 2026-11). Image: Pillow decode, resize and normalise on a 2-core EPYC server,
@@ -46,12 +89,8 @@ HOST_US: dict[Literal["text", "image"], tuple[float, float, float]] = {
 OTHER_SERVER_CORES = (1.0, 1 / 1.5, 1.5)  # assumed: how far one server core is from another
 EDGE_CORES = (math.sqrt(2 * 5), 2.0, 5.0)  # assumed: an edge core is 2 to 5 times slower
 
-
-class Mode(Noun):
-    """Coefficients of one way to run: on one core, or on the whole device."""
-
-    operator_us: dict[DeviceClass, float] = Field(description="overhead of an operator, by class")
-    efficiency: float = Field(gt=0, description="share of the datasheet peak that a large operator reaches")
+Known = Literal["none", "one", "several"]
+SEVERAL = 5  # published rows of a device from which its interval is that of several
 
 
 class PairSpread(Noun):
@@ -59,40 +98,47 @@ class PairSpread(Noun):
 
     Widths are those of ln ratio over sqrt(1 + |ln of the ratio of FLOPs|): models far apart share less."""
 
-    half_width_log: float = Field(gt=0, description="quantile of |ln(published ratio / estimated ratio)|, scaled")
+    half_width_log: float = Field(gt=0, description="0.9 quantile of |ln(published ratio / estimated ratio)|, scaled")
     extrapolated_half_width_log: float = Field(
         gt=0, description="the same of pairs with a row of the smaller half left out"
     )
-    quantile_level: float = Field(ge=0, le=1, description="lowest that covers 0.9 of left-out devices")
     coverage: float = Field(ge=0, le=1, description="of devices left out, by the interval that the others give")
     pairs: int
     devices: int
 
 
-class Pool(Noun):
-    """Coefficients of the devices that are alike, how far they miss, and what they were fitted on."""
+class Width(Noun):
+    """Half width of the interval of ln latency over its predicted standard deviation, by what is known of a device."""
 
-    launch_us: float = Field(ge=0, description="of an empty run, assumed: published rows are too slow to show it")
-    modes: dict[Literal["one_core", "whole"], Mode]
-    bandwidth_efficiency: float = Field(gt=0, description="share of the datasheet bandwidth")
-    half_width_log: float = Field(gt=0, description="quantile of |ln(published / estimated)|, device left out")
-    extrapolated_half_width_log: float = Field(gt=0, description="the same with the smaller half of rows left out too")
-    span_log: float = Field(gt=0, description="ln of the FLOPs range that leaving the smaller half out jumped over")
-    quantile_level: float = Field(ge=0, le=1, description="lowest that covers 0.9 of left-out devices")
-    coverage: float = Field(ge=0, le=1, description="of devices left out, by the interval that the others give")
+    inside: float = Field(gt=0, description="0.9 quantile of left-out devices, within the published sizes")
+    extrapolated: float = Field(gt=0, description="the same of the smaller models, left out too; never below inside")
+    devices: int = Field(description="left-out devices with enough rows")
+
+
+class Pool(Noun):
+    """What is believed of devices that are alike, and how far that misses."""
+
+    names: tuple[str, ...] = Field(description="of the unknowns, absent_physics.unknowns")
+    means: tuple[float, ...] = Field(description="ln")
+    covariance: tuple[tuple[float, ...], ...] = Field(description="lower triangle, ln squared")
+    widths: dict[DeviceClass, dict[Known, Width]]
+    half_width_log: float = Field(gt=0, description="median of left-out rows, nothing known of their device")
+    span_log: float = Field(gt=0, description="ln of the FLOPs range that leaving the smaller models out jumped over")
     min_flops: float
     max_flops: float
     min_params: int
     min_operators: float
     rows: int
     devices: int
+    classes: dict[DeviceClass, int] = Field(description="devices of each class")
+    families: dict[str, int] = Field(description="devices of each family")
     same_precision: PairSpread
     other_precision: PairSpread
 
 
 class Prior(Noun):
     provenance: str
-    pools: dict[Literal["gpu", "cpu"], Pool]
+    pools: dict[PoolName, Pool]
 
 
 @cache
@@ -101,23 +147,34 @@ def prior() -> Prior:
     return Prior.model_validate(read_json(PRIOR_FILE))
 
 
-def run_ms(
-    launch_us: float,
-    operator_us: float,
-    num_operators: float,
-    flops: float,
-    flops_per_s: float,
-    moved_bytes: float,
-    bytes_per_s: float,
-) -> float:
-    """The formula, in ms; speeds are those reached, not those of the datasheet. Also holds element-wise for arrays."""
-    overhead_ms = (launch_us + operator_us * num_operators) * 1e-3
-    return overhead_ms + (flops / flops_per_s + moved_bytes / bytes_per_s) * 1e3
+def state_of(pool: Pool) -> State:
+    import numpy as np
+
+    covariance = np.zeros((len(pool.names), len(pool.names)))
+    for row, values in enumerate(pool.covariance):
+        covariance[row, : row + 1] = covariance[: row + 1, row] = values
+    return State(pool.names, np.array(pool.means), covariance)
 
 
-def moved_bytes(cost: GraphCost, precision: Precision) -> float:
-    """Weights read and activations written in a run at this precision."""
-    return (cost.weight_bytes + cost.activation_bytes) * SHARE_OF_FP32_BYTES[precision]
+def pool_of(profile: HardwareProfile) -> PoolName:
+    return "gpu" if profile.is_gpu else "cpu"
+
+
+def family_of(profile: HardwareProfile) -> str:
+    """Devices that share an architecture; '' where the fact that tells it is missing."""
+    if profile.is_gpu:
+        capability = profile.facts.compute_capability
+        try:
+            version = float(capability.value) if capability else 0.0
+        except ValueError:  # another vendor's: 'gfx942'
+            return ""
+        return next((family for lowest, family in GPU_FAMILIES if version >= lowest), "")
+    isa = profile.facts.isa.value.split("(no")[0] if profile.facts.isa else ""
+    return next((family for word, family in CPU_FAMILIES if word in isa), "")
+
+
+def published_runtime(name: str) -> str:
+    return PUBLISHED_AS.get(name, name)
 
 
 def usable_peak(profile: HardwareProfile, precision: Precision) -> tuple[Precision, float]:
@@ -135,33 +192,120 @@ def usable_peak(profile: HardwareProfile, precision: Precision) -> tuple[Precisi
     )
 
 
-def estimate(
-    profile: HardwareProfile, cost: GraphCost, precision: Precision, cores: int | None = None
-) -> LatencyEstimate:
-    """Median of one run of the model alone, inputs on the host, batch already in `cost`; in ms with a 90 % interval.
+def work_of(
+    profile: HardwareProfile,
+    costs: Sequence[GraphCost],
+    precision: Precision,
+    cores: int | None,
+    label: Label,
+    as_published: bool = False,
+) -> Work:
+    """The runs at the datasheet's speed. as_published: no choice of one core, the run was what the row says.
 
-    cores: how many a CPU's run may use (None: all); a GPU is always used whole. k of n cores have k / n of the peak,
-    and are given k / n of the bandwidth: what is left while the neighbours are as busy, as a count of workers assumes.
-    A run on one core is not cut further: its coefficients were fitted with the bandwidth of the whole device.
+    k of n cores have k / n of the peak, and are given k / n of the bandwidth: what is left while the neighbours are as
+    busy, as a count of workers assumes. A run on one core keeps the bandwidth of the whole device: its coefficients
+    were fitted so. Raises Unsupported as `usable_peak`, and where the bandwidth is missing."""
+    import numpy as np
 
-    The interval is a quantile of log residuals of devices left out, each device weighing the same (split-conformal,
-    with the level raised until left-out devices are covered). Outside the range of published models it is the one of
-    left-out small models, growing with the square root of the distance in ln FLOPs, as errors of independent steps
-    add up. Raises Unsupported, naming profile and fact, where the bandwidth or a usable peak is missing."""
-    pool = prior().pools["gpu" if profile.is_gpu else "cpu"]
-    used, _ = usable_peak(profile, precision)
-    times_ms = _times_ms(profile, pool, cost, precision, cores)
-    way = min(times_ms, key=lambda name: times_ms[name])
-    extrapolated, half_width_log = _half_width(pool, cost)
-    factor = math.exp(half_width_log)
-    return LatencyEstimate(
-        p50_ms=times_ms[way],
-        low_ms=times_ms[way] / factor,
-        high_ms=times_ms[way] * factor,
-        model=MODEL,
-        basis=_basis(profile, pool, precision, used, way, cores, extrapolated),
-        extrapolated=extrapolated,
+    used, peak = usable_peak(profile, precision)
+    fp32 = _peak_tera(profile.facts, "fp32")
+    gain = GAIN[pool_of(profile)]
+    flops_per_s = peak if fp32 is None else (fp32 * 1e12) ** (1 - gain) * peak**gain
+    bytes_per_s = _bandwidth(profile)
+    all_cores = profile.facts.cores.value if profile.facts.cores and not profile.is_gpu else None
+    share = min(1.0, cores / all_cores) if all_cores and cores else 1.0
+    only_one = all_cores is not None and cores == 1
+    operators, flops, fp32_bytes = columns_of(costs)
+    moved = fp32_bytes * SHARE_OF_FP32_BYTES[precision]
+    row = np.ones(len(costs))
+    return Work(
+        operators=operators,
+        whole_s=flops / (flops_per_s * share),
+        whole_bytes_s=moved / (bytes_per_s * share),
+        core_s=flops / (flops_per_s / (all_cores or 1.0)),
+        core_bytes_s=moved / bytes_per_s,
+        may_whole=np.full(len(costs), not only_one),
+        may_one=np.full(len(costs), all_cores is not None and (only_one or not as_published)),
+        towards_edge=(0.5 if profile.device_class.startswith("edge") else -0.5) * row,
+        is_int8=float(precision == "int8") * row,
+        is_fp32=float(profile.is_gpu and used == "fp32") * row,
+        log_flops=np.log(np.maximum(flops, 1.0)),
+        label=np.zeros(len(costs), int),
+        labels=(label,),
+        launch_s=LAUNCH_US[pool_of(profile)] * 1e-6,
     )
+
+
+def label_of(profile: HardwareProfile, runtime: str) -> Label:
+    return Label(profile.id, published_runtime(runtime), family_of(profile))
+
+
+def with_known_rows(state: State, profile: HardwareProfile, rows: Sequence[PublishedLatency]) -> State:
+    """The coefficients of this device after rows that were published of it; `state` where there is none."""
+    import numpy as np
+
+    if not rows:
+        return state
+    works = [
+        work_of(profile, [r.cost], r.precision, r.cores, label_of(profile, r.runtime), as_published=True) for r in rows
+    ]
+    return conditioned(pool_of(profile), state, join(works), np.log([r.p50_ms * 1e-3 for r in rows]))
+
+
+def bucket_of(count: int) -> Known:
+    """The bucket whose interval holds with so many rows of the device: two to four count as one."""
+    return "none" if count == 0 else "one" if count < SEVERAL else "several"
+
+
+def estimates(
+    profile: HardwareProfile,
+    costs: Sequence[GraphCost],
+    precision: Precision,
+    cores: int | None = None,
+    runtime: str | None = None,
+) -> Estimates:
+    """Medians of one run of each of N models alone, inputs on the host, batch already in the cost; 90 % intervals.
+
+    cores: how many a CPU's run may use (None: all); a GPU is always used whole. runtime: what will run it (None:
+    USUAL_RUNTIME); of one that nobody published the interval is wider.
+
+    The half width of ln latency is the predicted standard deviation times the 0.9 quantile of what left-out devices
+    missed by, each device weighing the same (split-conformal, by how many rows of the device were known). Outside the
+    range of published models it is the quantile of left-out small models, growing with the square root of the distance
+    in ln FLOPs, as errors of independent steps add up. Raises Unsupported, naming profile and fact, where the
+    bandwidth or a usable peak is missing."""
+    import numpy as np
+
+    name = pool_of(profile)
+    pool, runtime = prior().pools[name], runtime or USUAL_RUNTIME[name]
+    state = with_known_rows(state_of(pool), profile, profile.published)
+    work = work_of(profile, costs, precision, cores, label_of(profile, runtime))
+    log_s, deviation = predicted(name, state, work)
+    width = pool.widths[profile.device_class][bucket_of(len(profile.published))]
+    widening = _widening(pool, costs)
+    extrapolated = widening > 0
+    half_width_log = deviation * np.where(extrapolated, width.extrapolated * widening, width.inside)
+    p50_ms, factor = np.exp(log_s) * 1e3, np.exp(half_width_log)
+    on_core = runs_on_one_core(name, widened(name, state, work.labels), work)
+    return Estimates(
+        p50_ms=p50_ms,
+        low_ms=p50_ms / factor,
+        high_ms=p50_ms * factor,
+        extrapolated=extrapolated,
+        model=MODEL,
+        basis=_basis(profile, pool, precision, runtime, _where(profile, cores, on_core), bool(extrapolated.any())),
+    )
+
+
+def estimate(
+    profile: HardwareProfile,
+    cost: GraphCost,
+    precision: Precision,
+    cores: int | None = None,
+    runtime: str | None = None,
+) -> LatencyEstimate:
+    """One model of `estimates`."""
+    return estimates(profile, [cost], precision, cores, runtime).one(0)
 
 
 def estimate_speedup(
@@ -172,16 +316,18 @@ def estimate_speedup(
     fast_precision: Precision,
     host_ms: tuple[float, float, float] | None = None,
     cores: int | None = None,
+    runtime: str | None = None,
 ) -> tuple[float, tuple[float, float]]:
     """(ms of slow over ms of fast on one device, its 90 % interval); host_ms: (p50, low, high) added to both.
-    cores: as in `estimate`, for both.
+    cores, runtime: as in `estimates`, for both.
 
     What an estimate misses about a device, it misses for both models, so the interval is that of left-out pairs
     (PairSpread), widened outside the published range as in `estimate`. With host work three unknowns take part: the
     device's speed, which is how far `slow` misses, the ratio of the models, and the host. Each is moved alone to the
     ends of its interval and the moves of ln ratio add up as squares, as independent errors do. Never wider than the
     far ends of the two latencies; exactly 1 for a model against itself. Raises Unsupported as `estimate`."""
-    slow_ms, fast_ms = estimate(profile, slow, slow_precision, cores), estimate(profile, fast, fast_precision, cores)
+    slow_ms = estimate(profile, slow, slow_precision, cores, runtime)
+    fast_ms = estimate(profile, fast, fast_precision, cores, runtime)
     ratio = slow_ms.p50_ms / fast_ms.p50_ms
     same = (slow, slow_precision) == (fast, fast_precision)
     factor = 1.0 if same else math.exp(_pair_half_width(profile, slow, slow_precision, fast, fast_precision))
@@ -231,39 +377,6 @@ def estimate_host(
     )
 
 
-def _times_ms(
-    profile: HardwareProfile, pool: Pool, cost: GraphCost, precision: Precision, cores: int | None
-) -> dict[str, float]:
-    """ms of a run in each mode that the pool knows and the facts allow."""
-    _, flops_per_s = usable_peak(profile, precision)
-    shares = _shares(profile, cores)
-    return {
-        name: run_ms(
-            pool.launch_us,
-            mode.operator_us[profile.device_class],
-            cost.num_operators,
-            cost.flops,
-            mode.efficiency * flops_per_s * shares[name][0],
-            moved_bytes(cost, precision),
-            pool.bandwidth_efficiency * _bandwidth(profile) * shares[name][1],
-        )
-        for name, mode in pool.modes.items()
-        if name in shares
-    }
-
-
-def _shares(profile: HardwareProfile, cores: int | None) -> dict[str, tuple[float, float]]:
-    """(share of the peak, share of the bandwidth) by mode; a count of cores that is not known leaves the whole."""
-    known = profile.facts.cores
-    if profile.is_gpu or known is None:
-        return {"whole": (1.0, 1.0)}
-    one_core = {"one_core": (1 / known.value, 1.0)}
-    if cores == 1:
-        return one_core
-    share = 1.0 if cores is None else min(1.0, cores / known.value)
-    return {"whole": (share, share), **one_core}
-
-
 def _peak_key(precision: Precision) -> str:
     return "peak_int8_tops" if precision == "int8" else f"peak_{precision}_tflops"
 
@@ -289,22 +402,14 @@ def _bandwidth(profile: HardwareProfile) -> float:
     return bandwidth.value * 1e9
 
 
-def _half_width(pool: Pool, cost: GraphCost) -> tuple[bool, float]:
-    """(outside the published range, half width of the interval of ln latency)."""
-    widening = _widening(pool, cost)
-    if widening is None:
-        return False, pool.half_width_log
-    return True, pool.extrapolated_half_width_log * widening
+def _widening(pool: Pool, costs: Sequence[GraphCost]) -> np.ndarray:
+    """(N,): what the extrapolated half width is multiplied by, at least 1; 0 inside the published range."""
+    import numpy as np
 
-
-def _widening(pool: Pool, cost: GraphCost) -> float | None:
-    """What the extrapolated half width is multiplied by, at least 1; None inside the published range."""
-    flops = max(cost.flops, 1.0)
-    distance_log = math.log(max(pool.min_flops / flops, flops / pool.max_flops, 1.0))
-    small = cost.num_params < pool.min_params or cost.num_operators < pool.min_operators
-    if not small and distance_log == 0:
-        return None
-    return math.sqrt(max(1.0, distance_log / pool.span_log))
+    flops = np.maximum([c.flops for c in costs], 1.0)
+    distance_log = np.log(np.maximum(np.maximum(pool.min_flops / flops, flops / pool.max_flops), 1.0))
+    small = np.array([c.num_params < pool.min_params or c.fused_operators < pool.min_operators for c in costs])
+    return np.where(small | (distance_log > 0), np.sqrt(np.maximum(1.0, distance_log / pool.span_log)), 0.0)
 
 
 def pair_growth(flops_ratio_log: float) -> float:
@@ -319,30 +424,31 @@ def _pair_half_width(
     profile: HardwareProfile, slow: GraphCost, slow_precision: Precision, fast: GraphCost, fast_precision: Precision
 ) -> float:
     """Half width of the interval of ln(ms of slow / ms of fast)."""
-    pool = prior().pools["gpu" if profile.is_gpu else "cpu"]
+    pool = prior().pools[pool_of(profile)]
     spread = pool.same_precision if slow_precision == fast_precision else pool.other_precision
     growth = pair_growth(abs(math.log(max(slow.flops, 1.0) / max(fast.flops, 1.0))))
-    widenings = [w for w in (_widening(pool, slow), _widening(pool, fast)) if w is not None]
-    if not widenings:
+    widening = float(_widening(pool, [slow, fast]).max())
+    if widening == 0:
         return spread.half_width_log * growth
-    return spread.extrapolated_half_width_log * max(widenings) * growth
+    return spread.extrapolated_half_width_log * widening * growth
 
 
 def _basis(
-    profile: HardwareProfile,
-    pool: Pool,
-    precision: Precision,
-    used: Precision,
-    way: str,
-    cores: int | None,
-    extrapolated: bool,
+    profile: HardwareProfile, pool: Pool, precision: Precision, runtime: str, where: str, extrapolated: bool
 ) -> str:
-    parts = [
-        f"nothing measured on this device; fitted on {pool.rows} published rows of {pool.devices} devices, "
-        "90 % interval from leaving devices out"
-    ]
-    if not profile.is_gpu:
-        parts.append("on 1 core" if way == "one_core" else f"on {_cores(profile, cores)}")
+    parts = [_measured_words(profile), f"fitted on {pool.rows} published rows of {pool.devices} devices"]
+    family = family_of(profile)
+    relatives = pool.families.get(family, 0)
+    parts[1] += f", {relatives or 'none'} of them of family {family}" if family else ", family not known"
+    own = pool.classes.get(profile.device_class, 0)
+    if own < FEWEST_DEVICES:
+        parts.append(f"{' and '.join(pool.classes)} pooled, {own} {profile.device_class} are too few")
+    parts.append("90 % interval from leaving devices out")
+    known_runtime = f"runtime {published_runtime(runtime)}: scale" in pool.names
+    parts.append(f"by {runtime}" if known_runtime else f"by {runtime}, of which no row is published")
+    if where:
+        parts.append(where)
+    used, _ = usable_peak(profile, precision)
     if used != precision:
         parts.append(f"no {precision} peak known, {used} peak used")
     if extrapolated:
@@ -350,8 +456,19 @@ def _basis(
     return "; ".join(parts)
 
 
-def _cores(profile: HardwareProfile, cores: int | None) -> str:
+def _measured_words(profile: HardwareProfile) -> str:
+    count = len(profile.published)
+    if not count:
+        return "no measurement of this device"
+    words = f"{count} published row{'s' * (count > 1)} of this device"
+    return words + (", interval of one" if 1 < count < SEVERAL else "")
+
+
+def _where(profile: HardwareProfile, cores: int | None, on_core: np.ndarray) -> str:
+    if profile.is_gpu:
+        return ""
     known = profile.facts.cores
     if known is None:
-        return "all cores"
-    return f"{cores} of {known.value:g} cores" if cores and cores < known.value else f"all {known.value:g} cores"
+        return "on all cores"
+    whole = f"{cores} of {known.value:g} cores" if cores and cores < known.value else f"all {known.value:g} cores"
+    return "on 1 core" if on_core.all() else f"on 1 core or {whole}" if on_core.any() else f"on {whole}"

@@ -1,188 +1,449 @@
-"""The latency of a graph on this machine, from a quick calibration: physics with measured coefficients.
+"""The latency of a student on this machine before it exists: small graphs are timed, a model of them is asked.
 
-median_ms = a + b * operators + c * flops + d * weight bytes + e * activation bytes, per backbone, all terms >= 0
-(least squares of relative errors). Its interval is the 90 % quantile of leave-one-graph-out errors."""
+`calibrate` times untrained graphs that span every backbone's sizes and shapes, whatever the project. `estimates` fits
+`physics` to them, one sum a backbone, and gives each estimate the 90 % interval of graphs left out (split-conformal,
+Vovk et al. 2005, each graph weighing the same however many shapes it was timed at)."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from statistics import median
+from time import monotonic
+from typing import TYPE_CHECKING, Literal
 
-from kdexport.backbones import Backbone, InputShape, backbone_of
-from kdexport.export.onnx import INPUT_NAMES, export_graph
-from kdexport.measure.timer import interleave
-from kdexport.nouns.calibration import BackboneCurve, Calibration
-from kdexport.nouns.graph import GraphCost, LatencyEstimate
+from kdexport import registry
+from kdexport.backbones import Backbone, InputShape, backbone_of, parse_spec
+from kdexport.errors import BadInput, MissingPackage
+from kdexport.latency import grid, physics, timing
+from kdexport.latency.estimates import Estimates
+from kdexport.latency.timing import OpenGraph
+from kdexport.measure.environment import fingerprint
+from kdexport.nouns.calibration import Calibration, TimedPoint
 from kdexport.nouns.measurement import Environment
+from kdexport.nouns.profile import Precision
 from kdexport.nouns.spec import StudentSpec
-from kdexport.runtimes import load_runtime
+from kdexport.runtimes import distribution, load_runtime
+from kdexport.storage.files import content_key
 
 if TYPE_CHECKING:
     import numpy as np
 
-FEATURES = ("constant", "num_operators", "flops", "weight_bytes", "activation_bytes")
-TEXT_LENGTHS = (8, 16, 32, 64)
-GRAPHS_PER_BACKBONE = 10
-SECONDS_PER_POINT = 0.12
-MIN_ERROR = 0.05  # no interval narrower than the machine's own noise
+log = logging.getLogger(__name__)
+MODEL = "calibrated on this machine"
+InputKind = Literal["text", "image"]
+Progress = Callable[[int, int, str], None]  # seconds spent, seconds allowed, what was timed
 
+SHAPES: dict[InputKind, int] = {"text": 8, "image": 4}  # of one graph; a picture's side is the graph's
+FEW_SHAPES: dict[InputKind, int] = {"text": 5, "image": 3}  # in a hurry: graphs tell more than shapes
+HURRY_SECONDS = 30.0
+TAIL_SHARE = 0.05  # of the time: one input again and again
+TAIL_SHAPES, TAIL_NEAR_MS = 3, 0.5
+TAIL_PERCENTILES = (90, 95, 99, 99.9)
+LATER_VISITS = 1.5  # time kept for all later visits over that of the first ones: about three, warm-up is shorter
+DEAR_SHARE = 1 / 1500  # of the time: a run that takes longer is timed at a smaller batch, or not at all
+MATMUL_SIZE = 256  # micro-benchmark that says how long a run will take, before any was timed
+SPREAD_SPEED = 0.5  # of that speed, whole graphs
 
-def features(cost: GraphCost) -> list[float]:
-    return [1.0, cost.num_operators, cost.flops, cost.weight_bytes, cost.activation_bytes]
+COVERAGE = 0.9
+FOLDS = 5
+FEWEST_GRAPHS = 4  # of a backbone, to fit it alone
+MIN_HALF_WIDTH = 0.02  # of ln: no interval is narrower than the agreement of two visits
+TRUSTED_SPREAD, MIN_TRUSTED_SHARE = 0.03, 0.3
+POOLED_HALF_WIDTH = 0.7  # at least, of ln, for a backbone that was never timed: a factor of two
+FARTHER = 4.0  # a run of this many times the most multiply-adds timed is outside the range
 
 
 def calibrate(
-    backbones: Sequence[Backbone],
-    shape: InputShape,
-    num_classes: int,
-    vocab_sizes: Sequence[int],
-    preprocess: Callable[[int], object],
+    runtime: str,
+    precision: Precision,
     environment: Environment,
-    fingerprint: str,
     max_seconds: float,
+    input_kinds: Sequence[InputKind] = ("text", "image"),
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Calibration:
-    """Time small graphs that span each backbone's search space, through the real exporter and ONNX Runtime.
+    """Time as many graphs as fit into max_seconds, all backbones of the input kinds in turn, the costly ones as long.
 
-    preprocess(i) turns raw request i into tensors. Takes at most about max_seconds."""
-    started = time.monotonic()
-    threads = environment.threads
-    share = max_seconds / (len(backbones) + 0.5)
-    curves, tails = {}, []
-    for backbone in backbones:
-        points, tail = _time_backbone(backbone, shape, num_classes, vocab_sizes, threads, share)
-        curves[points[0][0].backbone] = fit_curve([c for _, c, _ in points], [ms for _, _, ms in points])
-        tails += tail
-    timings = interleave({"preprocess": preprocess}, 200, min_samples=400, max_seconds=1.0)
-    import numpy as np
+    Every graph stays open and is visited again after all others, so that a slow spell of the machine is seen as one.
+    Raises MissingPackage where the runtime is not installed."""
+    started = monotonic()
+    version = version_of(runtime)
+    deadline = started + max_seconds * (1 - TAIL_SHARE)
+    tell = progress or (lambda done, allowed, what: None)
 
-    return Calibration(
-        fingerprint=fingerprint,
+    def report(what: str) -> None:
+        tell(min(int(monotonic() - started), int(max_seconds)), int(max_seconds), what)
+
+    graphs = _open_graphs(runtime, precision, environment.threads, deadline, max_seconds, input_kinds, seed, report)
+    _visit_again(graphs, deadline, report)
+    points = [point for graph in graphs for point in _points(graph)]
+    tail = _tail(graphs, max_seconds * TAIL_SHARE)
+    found = Calibration(
+        fingerprint=fingerprint(environment),
         environment=environment.id,
-        runtime="onnxruntime",
-        precision="fp32",
-        threads=threads,
-        curves=curves,
-        preprocess_ms=float(np.median(timings.samples_ms["preprocess"])),
-        tail_ratio=max(1.0, float(np.median(tails))),
-        seconds=time.monotonic() - started,
+        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        runtime=runtime,
+        version=version,
+        precision=precision,
+        threads=environment.threads,
+        points=tuple(points),
+        noise=_noise(graphs),
+        tail=tail,
+        seconds=monotonic() - started,
     )
+    log.info("calibrated=%s graphs=%d points=%d seconds=%.1f", found.cell, len(graphs), len(points), found.seconds)
+    return found
 
 
-def _time_backbone(
-    backbone: Backbone,
-    shape: InputShape,
-    num_classes: int,
-    vocab_sizes: Sequence[int],
+def version_of(runtime: str) -> str:
+    """Of the runtime's package. Raises MissingPackage where none provides it."""
+    found = distribution(runtime)
+    if found is None:
+        raise MissingPackage(
+            f"{runtime} is not installed: {load_runtime(runtime).missing() or 'no package provides it'}"
+        )
+    return found[1]
+
+
+def _open_graphs(
+    runtime: str,
+    precision: Precision,
     threads: int,
+    deadline: float,
     max_seconds: float,
-) -> tuple[list[tuple[StudentSpec, GraphCost, float]], list[float]]:
+    input_kinds: Sequence[InputKind],
+    seed: int,
+    report: Callable[[str], None],
+) -> list[OpenGraph]:
+    """Open and time graphs until what is left of the time is needed to time all of them once more."""
+    dear_flops = max_seconds * DEAR_SHARE * SPREAD_SPEED * matmul_flops_per_s()
+    shapes = SHAPES if max_seconds > HURRY_SECONDS else FEW_SHAPES
+    queues = [_Queue(b, grid.planned(b, shapes[b.input_kind], seed), _weight(b)) for b in _backbones(input_kinds)]
+    timing.open_graph(_affordable(queues[0], dear_flops), runtime, precision, threads)  # loads the libraries
+    opened: list[OpenGraph] = []
+    visiting_s = dearest_s = 0.0
+    while not opened or monotonic() + LATER_VISITS * visiting_s + dearest_s < deadline:
+        queue = min(queues, key=lambda q: q.spent_s / q.weight)
+        begin = monotonic()
+        graph = timing.open_graph(_affordable(queue, dear_flops), runtime, precision, threads)
+        opening = monotonic()
+        graph.visit()
+        now = monotonic()
+        queue.spent_s += now - begin
+        visiting_s += now - opening
+        queue.opened += 1
+        dearest_s = max(q.spent_s / max(q.opened, 1) for q in queues)
+        opened.append(graph)
+        report(f"{len(opened)} graphs")
+    return opened
+
+
+@dataclass
+class _Queue:
+    backbone: Backbone
+    planned: Iterator[grid.PlannedGraph]
+    weight: float
+    spent_s: float = 0.0
+    opened: int = 0
+
+
+def _backbones(input_kinds: Sequence[InputKind]) -> list[Backbone]:
+    found = [registry.load("backbones", name) for name in registry.names("backbones")]
+    return [b for b in found if b.input_kind in input_kinds]  # type: ignore[misc]
+
+
+def _weight(backbone: Backbone) -> int:
+    """A backbone gets time by the pairs of sizes that it has: more of them take more graphs to span."""
+    return len(backbone.SIZE_FIELDS) ** 2
+
+
+def _affordable(queue: _Queue, dear_flops: float) -> grid.PlannedGraph:
+    """The next graph, its dear shapes at a smaller batch or left out; one with no shape left is skipped."""
+    while True:
+        planned = next(queue.planned)
+        shapes = []
+        for shape in planned.shapes:
+            flops = queue.backbone.cost(planned.spec, planned.num_classes, shape).flops
+            batch = max(1, int(shape.batch * min(1.0, dear_flops / flops)))
+            if flops * batch / shape.batch <= dear_flops:
+                shapes.append(shape.model_copy(update={"batch": batch}))
+        if shapes:
+            return grid.PlannedGraph(planned.spec, planned.num_classes, tuple(dict.fromkeys(shapes)))
+
+
+def matmul_flops_per_s() -> float:
+    """Of one fp32 matrix product of a size that every machine reaches its speed at."""
     import numpy as np
 
-    deadline = time.monotonic() + max_seconds
-    points, tails = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, spec in enumerate(_spread(list(backbone.candidates(num_classes, shape, vocab_sizes)))):
-            if time.monotonic() > deadline and number >= len(FEATURES):
-                break
-            run_at = _open(spec, num_classes, shape, Path(scratch) / f"{number}.onnx", threads)
-            for point in _shapes(backbone, shape):
-                sample = run_at(point)
-                timings = interleave({"run": sample}, 8, min_samples=2000, max_seconds=SECONDS_PER_POINT, warmup=10)
-                flat = timings.samples_ms["run"]
-                points.append((spec, backbone.cost(spec, num_classes, point), float(np.median(flat))))
-                tails.append(float(np.quantile(flat, 0.99) / np.median(flat)))
-    return points, tails
+    square = np.ones((MATMUL_SIZE, MATMUL_SIZE), np.float32)
+    seconds = []
+    for _ in range(5):
+        begin = monotonic()
+        square @ square
+        seconds.append(monotonic() - begin)
+    return 2.0 * MATMUL_SIZE**3 / max(min(seconds), 1e-6)
 
 
-def _spread(specs: list[StudentSpec]) -> list[StudentSpec]:
-    """A few specs from all over the list, the extremes first: it is ordered by size."""
-    count = min(GRAPHS_PER_BACKBONE, len(specs))
-    positions = [round(i * (len(specs) - 1) / max(count - 1, 1)) for i in range(count)]
-    order = [p for pair in zip(positions, reversed(positions), strict=True) for p in pair][:count]
-    return [specs[p] for p in dict.fromkeys(order)]
+def _visit_again(graphs: Sequence[OpenGraph], deadline: float, report: Callable[[str], None]) -> None:
+    """Round after round over the shapes whose two quickest visits differ, until all agree or the time is over."""
+    while True:
+        left = [graph for graph in graphs if not graph.settled()]
+        for graph in left:
+            if monotonic() > deadline:
+                return
+            graph.visit()
+            report(f"{len(graphs)} graphs, {len(left)} again")
+        if not left or max(len(blocks) for graph in left for blocks in graph.visits) >= timing.MOST_VISITS:
+            return
 
 
-def _shapes(backbone: Backbone, shape: InputShape) -> list[InputShape]:
-    if backbone.input_kind == "image":
-        return [shape.model_copy(update={"batch": b}) for b in (1, 4)]
-    return [InputShape(batch=1, tokens=t) for t in TEXT_LENGTHS]
+def _points(graph: OpenGraph) -> Iterator[TimedPoint]:
+    for shape, visits in zip(graph.planned.shapes, graph.visits, strict=True):
+        yield TimedPoint(
+            spec=graph.planned.spec.model_dump(),
+            num_classes=graph.planned.num_classes,
+            shape=shape,
+            p50_ms=timing.quiet_median_ms(visits),
+            spread=timing.spread(visits),
+            n=sum(len(block) for block in visits),
+        )
 
 
-def _open(
-    spec: StudentSpec, num_classes: int, shape: InputShape, path: Path, threads: int
-) -> Callable[[InputShape], Callable[[int], object]]:
-    """Export an untrained graph of the spec; returns shape -> a function that runs it once."""
-    import numpy as np
-    import torch
-
-    backbone = backbone_of(spec)
-    is_text = backbone.input_kind == "text"
-    example = random_input(spec, shape.model_copy(update={"batch": 2, "tokens": max(shape.tokens, 8)}))
-    name = INPUT_NAMES[backbone.input_kind]
-    export_graph(backbone.build(spec, num_classes), [torch.from_numpy(example)], [name], path, tokens=is_text)
-    engine = load_runtime("onnxruntime").open_engine(path, threads)
-
-    def run_at(point: InputShape) -> Callable[[int], object]:
-        feeds = [{name: np.ascontiguousarray(random_input(spec, point, seed))} for seed in range(8)]
-        return lambda i: engine.run(feeds[i])
-
-    return run_at
+def _noise(graphs: Sequence[OpenGraph]) -> float:
+    """Median relative difference of the first two visits of a shape."""
+    pairs = [(median(v[0]), median(v[1])) for graph in graphs for v in graph.visits if len(v) > 1]
+    return median(abs(a - b) / min(a, b) for a, b in pairs) if pairs else 0.0
 
 
-def random_input(spec: StudentSpec, shape: InputShape, seed: int = 0) -> np.ndarray:
-    """int64 (B, T) ids without padding, or float32 (B, C, H, W) noise."""
-    import numpy as np
+def _tail(graphs: Sequence[OpenGraph], max_seconds: float) -> dict[str, float]:
+    """Percentiles over the median of single runs of a few inputs, back to back; slow spells are part of it."""
+    timed = [(g, i, timing.quiet_median_ms(visits)) for g in graphs for i, visits in enumerate(g.visits)]
+    typical = sorted(timed, key=lambda t: abs(math.log(t[2] / TAIL_NEAR_MS)))[:TAIL_SHAPES]
+    ratios: list[float] = []
+    for graph, shape, p50_ms in typical:
+        timing.warm(graph.engine, graph.feeds[shape], at_least=2)
+        share_s = max_seconds / len(typical)
+        samples_ms = timing.time_runs(graph.engine, graph.feeds[shape], int(share_s / p50_ms * 1e3) + 2, share_s)
+        middle_ms = median(samples_ms)
+        ratios += [ms / middle_ms for ms in samples_ms]
+    return tail_of(ratios)
 
-    chance = np.random.default_rng(seed)
-    vocab_size = getattr(spec, "vocab_size", 0)
-    if vocab_size:
-        return chance.integers(1, vocab_size, (shape.batch, shape.tokens))
-    return chance.standard_normal((shape.batch, shape.channels, shape.height, shape.width), dtype=np.float32)
 
-
-def fit_curve(costs: Sequence[GraphCost], medians_ms: Sequence[float]) -> BackboneCurve:
-    """Non-negative least squares of relative errors; graphs, not points, are left out for the interval."""
+def tail_of(samples: Sequence[float]) -> dict[str, float]:
+    """TAIL_PERCENTILES over the median."""
     import numpy as np
 
-    matrix = np.array([features(c) for c in costs])
-    target = np.array(medians_ms)
-    coefficients = _solve(matrix, target)
-    groups = np.array([c.num_params for c in costs])
-    errors: list[float] = []
-    for group in np.unique(groups):
-        kept = groups != group
-        if kept.sum() >= len(FEATURES):
-            predicted = matrix[~kept] @ _solve(matrix[kept], target[kept])
-            errors += list(np.abs(predicted / target[~kept] - 1))
-    error = float(np.quantile(errors, 0.9)) if errors else 1.0
-    return BackboneCurve(
-        coefficients=dict(zip(FEATURES, coefficients.tolist(), strict=True)),
-        relative_error=max(error, MIN_ERROR),
-        num_points=len(costs),
-    )
+    middle = median(samples)
+    return {f"{p:g}": max(1.0, float(np.quantile(samples, p / 100)) / middle) for p in TAIL_PERCENTILES}
 
 
-def _solve(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    from scipy.optimize import nnls
-
-    scale = matrix.max(0)
-    solution: np.ndarray = nnls(matrix / scale / target[:, None], target / target)[0]
-    unscaled: np.ndarray = solution / scale
-    return unscaled
+# --- the model
 
 
-def estimate(calibration: Calibration, backbone: str, cost: GraphCost) -> LatencyEstimate:
-    """Median of one run, model alone, single stream."""
-    curve = calibration.curves[backbone]
-    values = dict(zip(FEATURES, features(cost), strict=True))
-    p50_ms = sum(curve.coefficients[name] * values[name] for name in FEATURES)
-    return LatencyEstimate(
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """One backbone's sum, how far it misses graphs left out, and the range it was timed in."""
+
+    law: physics.Physics
+    half_width_log: float
+    lowest: np.ndarray
+    highest: np.ndarray
+    most_flops: float
+    graphs: int
+    quantities: physics.Quantities
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """backbones: those timed. pooled: of what every backbone's cost tells, for those that were not."""
+
+    backbones: dict[str, Fitted]
+    pooled: Fitted
+
+
+def estimates(calibration: Calibration, specs: Sequence[StudentSpec], num_classes: int, shape: InputShape) -> Estimates:
+    """Median of one run of each of N students at one shape, model alone, with its 90 % interval."""
+    return estimates_at(calibration, specs, num_classes, [shape] * len(specs))
+
+
+def estimates_at(
+    calibration: Calibration, specs: Sequence[StudentSpec], num_classes: int, shapes: Sequence[InputShape]
+) -> Estimates:
+    """The same, each student at its own shape: len(specs) == len(shapes)."""
+    import numpy as np
+
+    model = _model(calibration)
+    p50_ms, half_width_log = np.empty(len(specs)), np.empty(len(specs))
+    extrapolated = np.zeros(len(specs), bool)
+    by_backbone: dict[str, list[int]] = {}
+    for index, spec in enumerate(specs):
+        by_backbone.setdefault(spec.backbone, []).append(index)
+    for name, members in by_backbone.items():
+        fitted = model.backbones.get(name, model.pooled)
+        mine, at = [specs[i] for i in members], [shapes[i] for i in members]
+        found = physics.quantities(mine, [num_classes] * len(mine), at)
+        p50_ms[members] = np.maximum(fitted.law.predict_ms(found), 1e-6)
+        distance = _distance_log(fitted, _sizes(mine, [num_classes] * len(mine), at), found["flops"])
+        extrapolated[members] = (distance > 0) | (fitted is model.pooled)
+        half_width_log[members] = fitted.half_width_log * (1 + distance)
+    factor = np.exp(half_width_log)
+    return Estimates(
         p50_ms=p50_ms,
-        low_ms=p50_ms / (1 + curve.relative_error),
-        high_ms=p50_ms * (1 + curve.relative_error),
-        model="calibrated on this machine",
-        basis=f"{curve.num_points} timed points of {backbone}, {calibration.runtime} {calibration.precision}",
+        low_ms=p50_ms / factor,
+        high_ms=p50_ms * factor,
+        extrapolated=extrapolated,
+        model=MODEL,
+        basis=f"{len(calibration.points)} timed points, {calibration.runtime} {calibration.precision}, "
+        f"{calibration.threads} thread{'s' if calibration.threads > 1 else ''}; 90 % interval of graphs left out",
     )
+
+
+def half_widths(calibration: Calibration) -> dict[str, float]:
+    """By backbone: half the width of the 90 % interval of ln latency, from graphs left out."""
+    model = _model(calibration)
+    return {name: fitted.half_width_log for name, fitted in model.backbones.items()}
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """A calibration that equals another of the same points: fitted once."""
+
+    key: str
+    calibration: Calibration = field(compare=False)
+
+
+def _model(calibration: Calibration) -> Model:
+    return _fit(_Keyed(content_key(calibration.points), calibration))
+
+
+@lru_cache(maxsize=32)
+def _fit(keyed: _Keyed) -> Model:
+    """Raises BadInput for a calibration without points."""
+    points = keyed.calibration.points
+    if not points:
+        raise BadInput(f"the calibration of {keyed.calibration.cell} has no points; run `kdexport profiles calibrate`")
+    specs = {id(p): parse_spec(p.spec) for p in points}
+    by_backbone: dict[str, list[TimedPoint]] = {}
+    for point in points:
+        by_backbone.setdefault(specs[id(point)].backbone, []).append(point)
+    fitted, common = {}, []
+    for name, mine in by_backbone.items():
+        alone = _fit_points(mine, [specs[id(p)] for p in mine])
+        common.append(alone.quantities)
+        if alone.graphs >= FEWEST_GRAPHS:
+            fitted[name] = alone
+    return Model(fitted, _pool(list(by_backbone.values()), common))
+
+
+def _fit_points(points: Sequence[TimedPoint], specs: Sequence[StudentSpec]) -> Fitted:
+    import numpy as np
+
+    shapes, classes = [p.shape for p in points], [p.num_classes for p in points]
+    found = physics.quantities(specs, classes, shapes)
+    median_ms = np.array([p.p50_ms for p in points])
+    groups = _numbered([content_key(p.spec, p.num_classes) for p in points])
+    sizes = _sizes(specs, classes, shapes)
+    return Fitted(
+        law=physics.fit(found, median_ms),
+        half_width_log=max(MIN_HALF_WIDTH, _left_out_quantile(found, median_ms, groups, _trusted(points))),
+        lowest=sizes.min(0),
+        highest=sizes.max(0),
+        most_flops=float(found["flops"].max()),
+        graphs=int(groups.max()) + 1,
+        quantities=found,
+    )
+
+
+def _pool(points: Sequence[Sequence[TimedPoint]], found: Sequence[physics.Quantities]) -> Fitted:
+    """All backbones in one sum of what any backbone tells; its interval is that of backbones left out."""
+    import numpy as np
+
+    together = {name: np.concatenate([q[name] for q in found]) for name in physics.COMMON}
+    median_ms = np.array([p.p50_ms for mine in points for p in mine])
+    backbones = np.repeat(np.arange(len(points)), [len(mine) for mine in points])
+    trusted = _trusted([p for mine in points for p in mine])
+    width = _left_out_quantile(together, median_ms, backbones, trusted) if len(points) > 1 else 0.0
+    return Fitted(
+        law=physics.fit(together, median_ms),
+        half_width_log=max(POOLED_HALF_WIDTH, width),
+        lowest=np.empty(0),
+        highest=np.empty(0),
+        most_flops=float(together["flops"].max()),
+        graphs=0,
+        quantities=together,
+    )
+
+
+def _trusted(points: Sequence[TimedPoint]) -> np.ndarray:
+    """(N,) bool: visits that agree, so that what a model misses is the model's. All, where they are few."""
+    import numpy as np
+
+    trusted = np.array([p.spread <= TRUSTED_SPREAD for p in points])
+    return trusted if trusted.mean() > MIN_TRUSTED_SHARE else np.ones(len(points), bool)
+
+
+def _left_out_quantile(
+    found: physics.Quantities, median_ms: np.ndarray, groups: np.ndarray, trusted: np.ndarray
+) -> float:
+    """COVERAGE quantile of |ln(predicted / timed)| of points whose group was left out, each group weighing the same."""
+    import numpy as np
+
+    number = int(groups.max()) + 1
+    errors = np.full(len(median_ms), np.inf)
+    for fold in range(min(FOLDS, number)):
+        out = groups % FOLDS == fold
+        if out.all():
+            break
+        kept = physics.fit({n: v[~out] for n, v in found.items()}, median_ms[~out])
+        predicted = kept.predict_ms({n: v[out] for n, v in found.items()})
+        errors[out] = np.abs(np.log(np.maximum(predicted, 1e-6) / median_ms[out]))
+    if not np.isfinite(errors).all():
+        return POOLED_HALF_WIDTH
+    errors, groups = errors[trusted], groups[trusted]
+    weights = 1.0 / np.bincount(groups)[groups]
+    order = np.argsort(errors)
+    reached = np.cumsum(weights[order]) / weights.sum()
+    # (n + 1) / n: the next graph is one more than those seen
+    wanted = min(1.0, COVERAGE * (number + 1) / number)
+    return float(errors[order][min(int(np.searchsorted(reached, wanted)), len(order) - 1)])
+
+
+def _numbered(keys: Sequence[str]) -> np.ndarray:
+    import numpy as np
+
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys])
+
+
+def _sizes(specs: Sequence[StudentSpec], num_classes: Sequence[int], shapes: Sequence[InputShape]) -> np.ndarray:
+    """(N, K) ln of what spans the range: the spec's sizes, classes, batch, tokens read, or the picture's side."""
+    import numpy as np
+
+    names = backbone_of(specs[0]).SIZE_FIELDS
+    rows = [
+        [*(getattr(spec, n) for n in names if n != "max_length"), classes, shape.batch, *_extent(spec, shape)]
+        for spec, classes, shape in zip(specs, num_classes, shapes, strict=True)
+    ]
+    return np.asarray(np.log(np.maximum(np.array(rows, float), 0.5)))
+
+
+def _extent(spec: StudentSpec, shape: InputShape) -> tuple[float, ...]:
+    if shape.tokens:
+        return (min(shape.tokens, getattr(spec, "max_length", shape.tokens)),)
+    return (float(shape.height * shape.width) ** 0.5,)
+
+
+def _distance_log(fitted: Fitted, sizes: np.ndarray, flops: np.ndarray) -> np.ndarray:
+    """(N,) how far outside the timed range, in ln, summed over the sizes; 0 inside."""
+    import numpy as np
+
+    beyond = np.log(np.maximum(flops, 1.0) / (FARTHER * fitted.most_flops))
+    if not len(fitted.lowest):
+        return np.asarray(np.maximum(beyond, 0.0))
+    outside = np.maximum(sizes - fitted.highest, 0.0) + np.maximum(fitted.lowest - sizes, 0.0)
+    return np.asarray(outside.sum(1) + np.maximum(beyond, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +51,7 @@ RUNTIMES = (
 )
 PACKAGES = ("kdexport", *RUNTIMES, "nncf", "onnx", "transformers", "safetensors", "pillow", "scikit-learn", "pydantic")
 ROOT = Path("/")  # tests put another machine here
+_CPUS = "sys/devices/system/cpu"
 
 
 def detect(threads: int) -> Environment:
@@ -70,10 +72,11 @@ def detect(threads: int) -> Environment:
 
 
 def fingerprint(environment: Environment) -> str:
-    """12 hex digits of what latency depends on: CPU, instructions, cores, threads and the runtimes' versions."""
+    """12 hex digits of what latency depends on: CPU, instructions, cores, threads and the runtimes' versions, and as
+    they are now the CPU quota (a quota of one core throttles, the affinity to one does not) and the clock's governor."""
     runtimes = {name: v for name, v in environment.packages.items() if name in RUNTIMES}
     parts = (environment.cpu, sorted(environment.isa), environment.cores_allowed, environment.threads, runtimes)
-    return content_key(*parts)[:12]
+    return content_key(*parts, cpu_quota_cores(), governor())[:12]
 
 
 @lru_cache
@@ -92,6 +95,46 @@ def package_versions() -> dict[str, str]:
 def cores_allowed() -> float:
     """Cores that this process may use: the lesser of its affinity and its cgroup quota (v1 or v2)."""
     return round(cores.cores_allowed(ROOT), 2)
+
+
+def cores_by_affinity() -> int:
+    """Logical CPUs that the kernel may run this process on, whatever its quota."""
+    return len(_allowed_cpus())
+
+
+def cpu_quota_cores() -> float | None:
+    """Cores' worth of time that the smallest cgroup quota gives (v1 or v2); None where there is none."""
+    folders = cores.cgroup_folders("cpu", ROOT)
+    quotas = [q for folder in folders for q in (cores._quota_v2(folder), cores._quota_v1(folder)) if q is not None]
+    return round(min(quotas), 2) if quotas else None
+
+
+def threads_per_core() -> int | None:
+    """Hardware threads of a core, as the kernel shows them to this process: 2 with SMT. None where it does not say."""
+    siblings = [
+        text for cpu in _allowed_cpus() if (text := _read(ROOT / _CPUS / f"cpu{cpu}/topology/thread_siblings_list"))
+    ]
+    return max(_count(text) for text in siblings) if siblings else None
+
+
+def numa_nodes() -> int | None:
+    """Nodes that the kernel shows; None where it shows none (macOS, some containers)."""
+    return len(list((ROOT / "sys/devices/system/node").glob("node[0-9]*"))) or None
+
+
+def governor() -> str:
+    """Of the CPU's clock ("performance", "powersave", ...); empty where it is hidden, as in most virtual machines."""
+    return _read(ROOT / _CPUS / "cpu0/cpufreq/scaling_governor").strip()
+
+
+def _allowed_cpus() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def _count(cpus: str) -> int:
+    """Of CPUs in a list of the kernel: "0-1,96" holds three."""
+    ends = [part.split("-") for part in cpus.strip().split(",")]
+    return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
 
 
 def memory_limit_bytes() -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from kdexport.nouns.base import Noun
 from kdexport.nouns.graph import LatencyEstimate
+from kdexport.nouns.profile import Precision
+
+Constraint = Literal["latency", "artifact_bytes", "memory", "max_params", "min_retention", "usd"]
 
 
 class QualityEstimate(Noun):
@@ -20,14 +23,25 @@ class QualityEstimate(Noun):
 
 
 class Candidate(Noun):
+    """One student in one engine on one target. Parameters are counted, all else is estimated."""
+
     spec: dict[str, Any]
     num_params: int
-    artifact_bytes: int = Field(description="fp32 graph plus tokenizer, estimated from the parameter count")
+    runtime: str = ""
+    precision: Precision = "fp32"
+    batch: int = Field(default=1, ge=1, description="requests answered in one run")
+    artifact_bytes: int = Field(description="graph in this precision plus tokenizer, from the parameter count")
+    memory_mib: float = Field(default=0.0, description="resident: weights, activations and the runtime's floor")
     quality: QualityEstimate
-    latency: LatencyEstimate | None = Field(description="end to end, single stream; none: facts are missing")
+    latency: LatencyEstimate | None = Field(description="in the objective's scope, batch 1; none: facts are missing")
     objective_ms: float | None = Field(default=None, description="estimate of the objective's percentile")
+    bound_ms: float | None = Field(
+        default=None, description="held against the limit: on a calibrated machine the upper end of objective_ms"
+    )
     usd_per_year: float | None = None
-    why_not: str = Field(default="", description="the limit that drops it; empty: feasible")
+    usd_per_million: float | None = Field(default=None, description="a million requests at the mean rate")
+    why_not: str = Field(default="", description="the first limit that drops it, in words; empty: feasible")
+    broken: tuple[Constraint, ...] = Field(default=(), description="every limit that it breaks")
 
 
 class TargetPlan(Noun):
@@ -36,9 +50,24 @@ class TargetPlan(Noun):
     reason: str
     feasible: bool = Field(description="does the chosen one meet every limit and min_retention?")
     nearest: str = Field(default="", description="infeasible: the nearest objective that is met, in words")
+    binding: Constraint | None = Field(default=None, description="infeasible: the limit to give way first")
+    percentile: float = 99
+    limit_ms: float | None = Field(default=None, description="the objective's, for drawing")
+    min_retention: float | None = None
     num_candidates: int
-    front: tuple[Candidate, ...] = Field(description="no other candidate is better in quality, latency and cost")
+    front: tuple[Candidate, ...] = Field(description="no other candidate is better in quality, latency, bytes and cost")
     notes: tuple[str, ...] = ()
+
+
+class SharedStudent(Noun):
+    """One student that serves several targets, and what that costs against one student each."""
+
+    targets: tuple[str, ...]
+    spec: dict[str, Any]
+    num_params: int
+    usd_per_year: float = Field(description="serving on all its targets, plus owning one student")
+    usd_per_year_apart: float = Field(description="each target its own choice, owning as many students")
+    reason: str
 
 
 class StageEstimate(Noun):
@@ -48,11 +77,14 @@ class StageEstimate(Noun):
     hours: float | None = Field(description="none: the teacher's arithmetic is not known")
     memory_gib: float
     basis: str
+    usd: float | None = Field(default=None, description="hours at the project's training price; none: not given")
 
 
 class Plan(Noun):
     targets: tuple[TargetPlan, ...]
     stages: tuple[StageEstimate, ...]
+    shared: tuple[SharedStudent, ...] = ()
+    quality_basis: str = ""
     warnings: tuple[str, ...] = ()
 
     @property

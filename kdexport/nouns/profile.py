@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from kdexport.nouns import plausible
 from kdexport.nouns.base import Noun
+from kdexport.nouns.published import PublishedLatency
+from kdexport.nouns.sourced import Precision as Precision
+from kdexport.nouns.sourced import Sourced as Sourced
 
 DeviceClass = Literal["edge-gpu", "edge-cpu", "cpu", "datacenter-gpu"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+CONFLICT_TOLERANCE = 0.02  # sources that round, or count boost clocks otherwise, differ by less
 
 
-class Sourced(Noun):
-    """A statement of fact: where it was read, and when."""
+class OtherSource(Sourced):
+    """The same quantity as another source states it, in the same unit."""
 
-    source: str = Field(min_length=3, description="page, repository or data sheet that states the value")
-    date: datetime.date = Field(description="when the source was published or read")
-    note: str = Field(default="", description="how the value was derived, or what it conflicts with")
-
-    @field_validator("source", "note")
-    @classmethod
-    def _confirmed(cls, text: str) -> str:
-        if "[memory]" in text:
-            raise ValueError("a fact tagged [memory] is not sourced; confirm it or leave it out")
-        return text
+    value: Annotated[float, Field(gt=0)]
 
 
 class Number(Sourced):
     """A positive quantity; its unit is in the name of the key that holds it."""
 
     value: Annotated[float, Field(gt=0)]
+    also: tuple[OtherSource, ...] = Field(default=(), description="what other sources say: confirmed, or a conflict")
+
+    @property
+    def conflicts(self) -> tuple[OtherSource, ...]:
+        """Other sources that differ by more than CONFLICT_TOLERANCE of the value that is used."""
+        return tuple(o for o in self.also if abs(o.value - self.value) > CONFLICT_TOLERANCE * self.value)
 
 
 class Text(Sourced):
@@ -51,18 +51,35 @@ class Facts(Noun):
     peak_bf16_tflops: Number | None = None
     peak_int8_tops: Number | None = None
     power_w: Number | None = Field(default=None, description="in this power mode")
+    clock_mhz: Number | None = Field(default=None, description="highest of a GPU; of a CPU the one its peaks are at")
+    sustained_share: Number | None = Field(
+        default=None, description="of the peaks, under a load that lasts: what heat or the power limit leaves"
+    )
+    cooling: Text | None = Field(default=None, description="passive or active")
+    l2_cache_bytes: Number | None = Field(default=None, description="of the whole device")
+    l3_cache_bytes: Number | None = Field(default=None, description="of the whole device")
+    runtime_floor_mib: Number | None = Field(
+        default=None,
+        description="memory that a serving process takes before any student: runtime, and on a GPU the CUDA context",
+    )
+    numa_nodes: Number | None = None
+    vcpus_per_core: Number | None = Field(
+        default=None, description="virtual CPUs that share one core: 2 where SMT is sold, 1 where a vCPU is a core"
+    )
     isa: Text | None = Field(default=None, description="instruction set of the CPU that runs or hosts the model")
     compute_capability: Text | None = Field(default=None, description="CUDA compute capability, e.g. '8.9'")
 
-    @model_validator(mode="after")
-    def _dense(self) -> Facts:
-        fp16, int8 = self.peak_fp16_tflops, self.peak_int8_tops
-        if fp16 and int8 and int8.value > 4.5 * fp16.value:
-            raise ValueError(
-                f"peak_int8_tops {int8.value:g} is over 4.5 times peak_fp16_tflops {fp16.value:g}: "
-                "a sparse peak or a unit slip? Write the dense peak"
-            )
-        return self
+    @field_validator("cooling")
+    @classmethod
+    def _passive_or_active(cls, cooling: Text | None) -> Text | None:
+        if cooling is not None and cooling.value not in ("passive", "active"):
+            raise ValueError(f"'{cooling.value}' is neither passive nor active; say the rest in the note")
+        return cooling
+
+    def known(self) -> dict[str, Number | Text]:
+        """The facts that are stated, by key."""
+        facts = {name: getattr(self, name) for name in Facts.model_fields}
+        return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 class Offering(Noun):
@@ -88,6 +105,30 @@ class Offering(Noun):
         return self
 
 
+class Gpu(Noun):
+    """A GPU that the NVIDIA driver lists."""
+
+    index: int = Field(ge=0)
+    name: str
+    memory_gib: float = Field(gt=0)
+    compute_capability: str = ""
+    power_limit_w: float | None = Field(default=None, gt=0)
+    cuda_cores: int | None = Field(default=None, ge=1)
+    clock_mhz: float | None = Field(default=None, gt=0, description="highest of the multiprocessors")
+
+
+class Detected(Noun):
+    """What `profiles detect` saw of a machine besides its facts."""
+
+    cpu: str
+    cores_by_affinity: int = Field(ge=1)
+    cpu_quota_cores: float | None = Field(default=None, gt=0, description="of the control group; none: no quota")
+    governor: str = Field(default="", description="of the CPU's clock; empty: not shown here, as in most containers")
+    runtimes: dict[str, str] = Field(default={}, description="installed, with versions")
+    gpus: tuple[Gpu, ...] = ()
+    gpu_note: str = Field(default="", description="why no GPU is listed")
+
+
 class HardwareProfile(Noun):
     """One device in one power mode, with the ways to pay for it."""
 
@@ -99,6 +140,10 @@ class HardwareProfile(Noun):
     host: Literal["x86-64", "aarch64"] = Field(description="instruction set of the host CPU")
     facts: Facts
     offerings: tuple[Offering, ...] = ()
+    detected: Detected | None = Field(default=None, description="written by `profiles detect`")
+    published: tuple[PublishedLatency, ...] = Field(
+        default=(), description="latencies measured on this device by others: they correct the estimate"
+    )
 
     @property
     def is_gpu(self) -> bool:
@@ -106,6 +151,17 @@ class HardwareProfile(Noun):
 
     def offering(self, name: str) -> Offering | None:
         return next((o for o in self.offerings if o.id == name), None)
+
+    def cores_of(self, offering: Offering | None) -> float | None:
+        """Whole cores of one instance: its vCPUs over `vcpus_per_core`; without vCPUs the device's own.
+
+        None: not known, or a GPU. Half a core is possible: one vCPU of two that share it."""
+        if self.is_gpu:
+            return None
+        if offering is None or offering.vcpus is None:
+            return self.facts.cores.value if self.facts.cores else None
+        shared = self.facts.vcpus_per_core
+        return offering.vcpus / shared.value if shared else None
 
     @model_validator(mode="after")
     def _offerings_differ(self) -> HardwareProfile:
@@ -117,18 +173,6 @@ class HardwareProfile(Noun):
     @field_validator("facts")
     @classmethod
     def _plausible(cls, facts: Facts, info: ValidationInfo) -> Facts:
-        """Catches slips by 1,000 between units, and sparse peaks of GPUs, whose dense int8 is twice fp16."""
-        device_class = info.data.get("device_class", "")
-        low, high = (50, 20_000) if device_class == "datacenter-gpu" else (1, 4_000)
-        bandwidth, fp16, int8 = facts.memory_bandwidth_gb_per_s, facts.peak_fp16_tflops, facts.peak_int8_tops
-        if bandwidth and not low <= bandwidth.value <= high:
-            raise ValueError(
-                f"memory_bandwidth_gb_per_s {bandwidth.value:g} is outside {low} to {high:,} "
-                f"for class {device_class}: a unit slip? Write 10^9 bytes per second"
-            )
-        if device_class.endswith("gpu") and fp16 and int8 and int8.value > 2.2 * fp16.value:
-            raise ValueError(
-                f"peak_int8_tops {int8.value:g} is over 2.2 times peak_fp16_tflops {fp16.value:g}: a sparse int8 peak, "
-                "or fp16 with FP32 accumulation? Write both dense, fp16 with FP16 accumulation"
-            )
+        if device_class := info.data.get("device_class"):
+            plausible.check(facts, device_class)
         return facts

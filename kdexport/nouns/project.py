@@ -93,6 +93,10 @@ class Training(Noun):
     learning_rate: float | None = Field(default=None, gt=0, description="peak of the schedule")
     batch_size: int = Field(default=128, ge=1, description="rows a step")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="while training")
+    usd_per_hour: float | None = Field(default=None, ge=0, description="of the machine that trains; none: not stated")
+    ladder_minutes: float | None = Field(
+        default=None, ge=0, description="spent on short trainings that predict quality; 0: none; absent: a third of one"
+    )
 
 
 class Incumbent(Noun):
@@ -122,5 +126,10 @@ class Project(Noun):
         default="point", description="what must reach min_retention: the estimate, or its 95 % interval's lower end"
     )
     training: Training = Training()
+    student_usd_per_year: float = Field(
+        default=0.0,
+        ge=0,
+        description="of owning one more student: validation, approval, monitoring; shared where that is cheaper",
+    )
     threads: int = Field(default=1, ge=1, description="threads of every engine, in bench and in the bundle")
     seed: int = Field(default=0, description="of initialisation, batches and augmentation")

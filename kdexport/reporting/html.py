@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
 
 from kdexport.reporting import figures
 from kdexport.reporting.card import card, gate_verdict, verdict
@@ -12,37 +11,18 @@ from kdexport.reporting.curves import curves
 from kdexport.reporting.figures import BLANK, Document, Figure, finite, mapping, rows, words
 from kdexport.reporting.forgotten import forgotten
 from kdexport.reporting.markup import Safe, join, tag
-from kdexport.reporting.parts import STACKING, badge, blank, bullets, figure, folded, number, section, table
+from kdexport.reporting.parts import STACKING, badge, blank, figure, folded, number, page, section, table, warned
 from kdexport.reporting.picture import panels
 from kdexport.reporting.plan import candidates
 from kdexport.reporting.provenance import assumptions, data, environments, evidence
-
-# the browser itself refuses every request, whatever a document may smuggle in
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render_html(document: Document) -> str:
     """The page of one run, from the report document. Pure: the same document gives the same bytes."""
     project = mapping(document.get("project"))
     name = words(project.get("name")) or "kdexport"
-    style = Safe(files("kdexport.reporting").joinpath("style.css").read_text(encoding="utf-8"))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{name}: distillation report"),
-        tag("style", style),
-    )
-    body = tag(
-        "body",
-        tag("a", "Skip to the report", href="#main", class_="skip"),
-        _header(document, project, name),
-        tag("main", *_sections(document), id="main"),
-        tag("footer", tag("p", f"Made by kdexport {words(document.get('kdexport'))}. All money is in USD.")),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    made_by = f"Made by kdexport {words(document.get('kdexport'))}. All money is in USD."
+    return page(f"{name}: distillation report", _header(document, project, name), _sections(document), made_by)
 
 
 def _sections(document: Document) -> Sequence[Safe]:
@@ -78,11 +58,7 @@ def _header(document: Document, project: Document, name: str) -> Safe:
 
 
 def _warnings(document: Document) -> Safe:
-    warnings = [words(warning) for warning in document.get("warnings") or ()]
-    if not warnings:
-        return Safe("")
-    title = tag("h2", "Warning" if len(warnings) == 1 else f"{len(warnings)} warnings", id="warnings-title")
-    return tag("section", title, bullets(warnings), class_="warnings", aria_labelledby="warnings-title")
+    return warned([words(warning) for warning in document.get("warnings") or ()])
 
 
 def _key() -> Safe:

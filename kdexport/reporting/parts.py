@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 
 from kdexport.reporting.figures import BLANK, Figure
 from kdexport.reporting.markup import Safe, join, tag
 
 STACKING = "summary"  # the class of tables whose cells stand below each other, with their headings, on a narrow screen
+
+# the browser itself refuses every request, whatever a document may smuggle in
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def page(title: str, header: Safe, sections: Iterable[str], footer: str) -> str:
+    """A whole document that loads nothing, on screen or on paper."""
+    style = Safe(files("kdexport.reporting").joinpath("style.css").read_text(encoding="utf-8"))
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", style),
+    )
+    body = tag(
+        "body",
+        tag("a", "Skip to the report", href="#main", class_="skip"),
+        header,
+        tag("main", *sections, id="main"),
+        tag("footer", tag("p", footer)),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def warned(warnings: Sequence[str]) -> Safe:
+    if not warnings:
+        return Safe("")
+    title = tag("h2", "Warning" if len(warnings) == 1 else f"{len(warnings)} warnings", id="warnings-title")
+    return tag("section", title, bullets(warnings), class_="warnings", aria_labelledby="warnings-title")
 
 
 def badge(kind: str) -> Safe:

@@ -182,20 +182,20 @@ def _spread(points: Sequence[Point], axis: str) -> Iterable[float]:
 
 def _panel(target: Document, points: Sequence[Point], x: Scale, y: Scale, largest: float, metric: str) -> Safe:
     name = figures.target_name(target)
-    marks = [_mark(point, x, y, largest) for point in points]
-    line, labels, lines = _objective(mapping(target.get("objective")), x)
-    drawn = tag(
+    marks = [mark_of(point, x, y, _radius(point.params, largest)) for point in points]
+    limit, taken, lines = limit_line(mapping(target.get("objective")), x)
+    picture = tag(
         "svg",
         tag("title", f"{metric} over end-to-end latency on {name}"),
         tag("desc", "; ".join(p.evidence for p in points if p.label) or "candidates only"),
-        _axes(x, y, metric),
-        line,
-        *map(_drawn, marks),
-        *_labels(marks, labels, lines),
+        axes(x, y, metric, "median end-to-end latency, ms (log scale)"),
+        limit,
+        *map(drawn, marks),
+        *labels(marks, taken, lines),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
     )
-    return tag("figure", tag("figcaption", tag("strong", name)), drawn, class_="panel")
+    return tag("figure", tag("figcaption", tag("strong", name)), picture, class_="panel")
 
 
 def _radius(params: float | None, largest: float) -> float:
@@ -206,23 +206,23 @@ def _radius(params: float | None, largest: float) -> float:
     return SMALLEST + (LARGEST - SMALLEST) * max(0.0, share)
 
 
-def _axes(x: Scale, y: Scale, metric: str) -> Safe:
+def axes(x: Scale, y: Scale, title: str, caption: str, least_decimals: int = 2) -> Safe:
+    """Grid, ticks and rule; `title` over the quality axis, `caption` under the latency axis."""
     y_ticks = ticks(y.low, y.high)
-    decimals = max(2, -math.floor(math.log10(y_ticks[1] - y_ticks[0]) + 1e-9)) if len(y_ticks) > 1 else 3
-    parts = [tag("text", metric, x=LEFT - 48, y=14, class_="axis")]
+    decimals = max(least_decimals, -math.floor(math.log10(y_ticks[1] - y_ticks[0]) + 1e-9)) if len(y_ticks) > 1 else 3
+    parts = [tag("text", title, x=LEFT - 48, y=14, class_="axis")]
     for value in y_ticks:
-        parts.append(_line(FRAME.left, y(value), FRAME.right, y(value), "grid"))
+        parts.append(line(FRAME.left, y(value), FRAME.right, y(value), "grid"))
         parts.append(tag("text", f"{value:.{decimals}f}", x=LEFT - 8, y=y(value) + 4, class_="tick end"))
     for value in log_ticks(x.low, x.high):
-        parts.append(_line(x(value), FRAME.bottom, x(value), FRAME.bottom + 5, "rule"))
+        parts.append(line(x(value), FRAME.bottom, x(value), FRAME.bottom + 5, "rule"))
         parts.append(tag("text", f"{value:g}", x=x(value), y=FRAME.bottom + 19, class_="tick middle"))
-    parts.append(_line(FRAME.left, FRAME.bottom, FRAME.right, FRAME.bottom, "rule"))
-    caption = "median end-to-end latency, ms (log scale)"
+    parts.append(line(FRAME.left, FRAME.bottom, FRAME.right, FRAME.bottom, "rule"))
     parts.append(tag("text", caption, x=FRAME.right, y=HEIGHT - 8, class_="axis end"))
     return join(parts)
 
 
-def _objective(objective: Document, x: Scale) -> tuple[Safe, list[Box], list[Box]]:
+def limit_line(objective: Document, x: Scale) -> tuple[Safe, list[Box], list[Box]]:
     """The dashed line at the limit with its label; the boxes of the label and of the line, to keep clear of."""
     limit = finite(objective.get("limit_ms"))
     if not limit or limit <= 0:
@@ -232,30 +232,30 @@ def _objective(objective: Document, x: Scale) -> tuple[Safe, list[Box], list[Box
     to_left = at + width + 8 > FRAME.right
     box = Box(at - width - 8, TOP, at, TOP + LINE) if to_left else Box(at, TOP, at + width + 8, TOP + LINE)
     label = tag("text", text, x=at - 6 if to_left else at + 6, y=TOP + 12, class_="limit end" if to_left else "limit")
-    drawn = join([_line(at, FRAME.top, at, FRAME.bottom, "objective"), label])
-    return drawn, [box], [Box(at - 3, FRAME.top, at + 3, FRAME.bottom)]
+    dashed = join([line(at, FRAME.top, at, FRAME.bottom, "objective"), label])
+    return dashed, [box], [Box(at - 3, FRAME.top, at + 3, FRAME.bottom)]
 
 
-def _mark(point: Point, x: Scale, y: Scale, largest: float) -> Mark:
+def mark_of(point: Point, x: Scale, y: Scale, radius: float) -> Mark:
     cx, cy = x(point.ms), y(point.quality)
     bars = []
     if point.ms_interval:
         bars.append((x(point.ms_interval[0]), cy, x(point.ms_interval[1]), cy))
     if point.quality_interval:
         bars.append((cx, y(point.quality_interval[1]), cx, y(point.quality_interval[0])))
-    return Mark(point, cx, cy, _radius(point.params, largest), tuple(bars))
+    return Mark(point, cx, cy, radius, tuple(bars))
 
 
-def _drawn(mark: Mark) -> Safe:
+def drawn(mark: Mark) -> Safe:
     filling = "measured" if mark.point.measured else "estimated"
     circle = tag("circle", cx=mark.cx, cy=mark.cy, r=mark.radius, class_=f"mark {filling}")
-    bars = (_line(*bar, "bar") for bar in mark.bars)
+    bars = (line(*bar, "bar") for bar in mark.bars)
     return tag("g", tag("title", mark.point.evidence), *bars, circle, class_=f"point {mark.point.role}")
 
 
-def _labels(marks: Sequence[Mark], labels: Sequence[Box], lines: Sequence[Box]) -> Iterable[Safe]:
+def labels(marks: Sequence[Mark], taken: Sequence[Box], lines: Sequence[Box]) -> Iterable[Safe]:
     """Each label at the place, of a few around its bubble, that covers least of what is already there."""
-    placed = list(labels)
+    placed = list(taken)
     crossed = [*lines, *(box for mark in marks for box in mark.boxes())]
     for mark in reversed(marks):
         if mark.point.label:
@@ -264,7 +264,7 @@ def _labels(marks: Sequence[Mark], labels: Sequence[Box], lines: Sequence[Box]) 
             if abs((best.top + best.bottom) / 2 - mark.cy) > 2 * LINE:
                 edge = best.top if best.top > mark.cy else best.bottom
                 start = mark.cy + math.copysign(mark.radius, edge - mark.cy)
-                yield _line(mark.cx, start, (best.left + best.right) / 2, edge, "leader")
+                yield line(mark.cx, start, (best.left + best.right) / 2, edge, "leader")
             yield tag("text", mark.point.label, x=best.left, y=best.bottom - 4, class_=f"label {mark.point.role}")
 
 
@@ -296,5 +296,5 @@ def _clutter(box: Box, labels: Sequence[Box], crossed: Sequence[Box]) -> float:
     return 20 * sum(map(box.overlap, labels)) + 10 * outside + sum(map(box.overlap, crossed))
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Safe:
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Safe:
     return tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=kind)

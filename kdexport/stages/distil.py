@@ -7,20 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexport.backbones import Backbone, backbone_of, count_params
+from kdexport.backbones import backbone_of, count_params
 from kdexport.dataset import Dataset
 from kdexport.export.onnx import INPUT_NAMES, export_graph
-from kdexport.losses import load_loss
-from kdexport.measure.metrics import score
 from kdexport.nouns.measurement import Decision
 from kdexport.nouns.metric import Metric
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import Recipe, Student
 from kdexport.storage.files import replacing, sha256_file, write_bytes
-from kdexport.tasks import Encoded, Prepared, Task
-from kdexport.training.loop import Progress, Schedule, train
+from kdexport.tasks import Prepared, Task
+from kdexport.training.loop import Progress
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
+from kdexport.training.student import Trained, objective, train_student
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +29,6 @@ VERSION = 2
 CHECKPOINT = "checkpoint.safetensors"  # removed by the pipeline, once the stage's result is written
 BF16_TRIALS = 12  # steps of each precision, in turn
 BF16_GAIN = 1.1  # faster than this, or fp32 stays
-CHECKPOINT_SECONDS = 5.0
-EVALUATION_ROWS = 512
 
 
 def distil(
@@ -48,59 +45,22 @@ def distil(
     folder: Path,
     progress: Progress | None,
 ) -> Student:
-    """Soft loss + hard_weight x cross-entropy on the rows with a true label. embedding: the teacher's (V, D), trimmed.
-
-    Given the same precision, seed, thread count and ISA the weights are the same to the bit."""
-    import torch
-
-    torch.set_num_threads(recipe.threads)
-    torch.manual_seed(recipe.seed)
-    backbone = backbone_of(spec)
-    module = backbone.build(spec, len(dataset.classes), dropout=recipe.dropout)
-    if embedding is not None:
-        backbone.initialise(module, embedding)
-    encoded = task.encode(prepared, rows.inputs)
-    loss_of = _objective(module, encoded, rows, labels, recipe)
-    schedule = Schedule(
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        seed=recipe.seed,
-        threads=recipe.threads,
-        bf16=bf16,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
+    """Trained as `train_student` says, then written to `folder`: weights, one ONNX graph, the tokenizer."""
+    trained = train_student(
+        spec,
+        prepared,
+        rows,
+        labels,
+        dataset,
+        task,
+        metric,
+        recipe,
+        embedding,
+        bf16,
+        folder / CHECKPOINT,
+        progress,
     )
-    dev = task.encode(prepared, dataset.dev.inputs)
-    evaluate = _dev_quality(module, dev, dataset, metric)
-    history = train(module, encoded.lengths, loss_of, schedule, folder / CHECKPOINT, evaluate, progress)
-    return _write(
-        module, spec, prepared, recipe, history.losses, history.dev_quality, schedule.bf16, backbone, dev, folder
-    )
-
-
-def _objective(
-    module: torch.nn.Module, encoded: Encoded, rows: TransferSet, labels: SoftLabels, recipe: Recipe
-) -> Callable[[np.ndarray], torch.Tensor]:
-    import numpy as np
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    soft_loss = load_loss(recipe.loss)
-    hard = torch.from_numpy(rows.hard)
-
-    def loss_of(indices: np.ndarray) -> torch.Tensor:
-        student_logits = module(torch.from_numpy(encoded.batch(indices))).float()
-        teacher_logits = torch.from_numpy(np.array(labels.logits[indices]))
-        loss = soft_loss(student_logits, teacher_logits, recipe.temperature)
-        if recipe.hard_weight:
-            targets = hard[torch.from_numpy(indices)]
-            known = int((targets >= 0).sum())
-            if known:  # the mean over the rows with a true label, however few they are in the batch
-                hard_loss = cross_entropy(student_logits, targets, ignore_index=-1, reduction="sum")
-                loss = loss + recipe.hard_weight * hard_loss / known
-        return loss
-
-    return loss_of
+    return _write(trained, spec, prepared, recipe, bf16, folder)
 
 
 def decide_precision(
@@ -119,7 +79,7 @@ def decide_precision(
     module = backbone_of(spec).build(spec, num_classes, dropout=recipe.dropout)
     first = TransferSet(rows.inputs[: recipe.batch_size], rows.hard[: recipe.batch_size])
     encoded = task.encode(prepared, first.inputs)
-    return measure_bf16(_objective(module, encoded, first, labels, recipe), module, encoded.lengths, recipe)
+    return measure_bf16(objective(module, encoded, first, labels, recipe), module, encoded.lengths, recipe)
 
 
 def measure_bf16(
@@ -152,56 +112,20 @@ def measure_bf16(
     return Decision(name="training precision", choice=choice, reason=reason, candidates=medians, unit="ms per step")
 
 
-def _dev_quality(module: torch.nn.Module, dev: Encoded, dataset: Dataset, metric: Metric) -> Callable[[], float]:
-    def evaluate() -> float:
-        assert dataset.dev.labels is not None
-        logits = torch_logits(module, dev)
-        if metric.name == "recall_at_false_alarm":
-            from kdexport.measure.metrics import fit_threshold
-
-            threshold = fit_threshold(metric, logits, dataset.dev.labels, dataset.classes)
-            return score(metric, logits, dataset.dev.labels, dataset.classes, threshold)
-        return score(metric, logits, dataset.dev.labels, dataset.classes)
-
-    return evaluate
-
-
-def torch_logits(module: torch.nn.Module, encoded: Encoded) -> np.ndarray:
-    """float32 (N, C), in length-sorted batches."""
-    import numpy as np
-    import torch
-
-    order = np.argsort(encoded.lengths, kind="stable")
-    blocks = [order[i : i + EVALUATION_ROWS] for i in range(0, len(order), EVALUATION_ROWS)]
-    with torch.no_grad():
-        parts = [module(torch.from_numpy(encoded.batch(b))).float().numpy() for b in blocks]
-    result = np.empty((len(order), parts[0].shape[1]), dtype=np.float32)
-    result[order] = np.concatenate(parts)
-    return result
-
-
 def _write(
-    module: torch.nn.Module,
-    spec: StudentSpec,
-    prepared: Prepared,
-    recipe: Recipe,
-    losses: tuple[float, ...],
-    dev_quality: tuple[float, ...],
-    bf16: bool,
-    backbone: Backbone,
-    dev: Encoded,
-    folder: Path,
+    trained: Trained, spec: StudentSpec, prepared: Prepared, recipe: Recipe, bf16: bool, folder: Path
 ) -> Student:
     import numpy as np
     import torch
     from safetensors.torch import save_file
 
-    module.eval()
+    module, dev = trained.module, trained.dev
+    input_kind = backbone_of(spec).input_kind
     with replacing(folder / "model.safetensors") as temporary:
         save_file({k: v.detach().contiguous() for k, v in module.state_dict().items()}, temporary)
-    name = INPUT_NAMES[backbone.input_kind]
+    name = INPUT_NAMES[input_kind]
     example = torch.from_numpy(dev.batch(np.arange(min(2, len(dev.lengths)))))
-    export_graph(module, [example], [name], folder / "model.onnx", tokens=backbone.input_kind == "text")
+    export_graph(module, [example], [name], folder / "model.onnx", tokens=input_kind == "text")
     if prepared.tokenizer_json:
         write_bytes(folder / "tokenizer.json", prepared.tokenizer_json.encode())
     embeddings = sum(m.weight.numel() for m in module.modules() if isinstance(m, torch.nn.Embedding))
@@ -210,8 +134,8 @@ def _write(
         num_params=count_params(module),
         num_params_without_embeddings=count_params(module) - embeddings,
         recipe=recipe,
-        losses=losses,
-        dev_quality=dev_quality,
+        losses=trained.history.losses,
+        dev_quality=trained.history.dev_quality,
         bf16=bf16,
         preprocessor=prepared.preprocessor,
         tokenizer="tokenizer.json" if prepared.tokenizer_json else "",

@@ -71,6 +71,8 @@ def _value(node: yaml.Node, key: tuple[str | int, ...], lines: Lines, path: Path
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_value(v, (*key, i), lines, path, hints) for i, v in enumerate(node.value)]
+    if node.tag == "tag:yaml.org,2002:str":  # most scalars are, and need no constructor
+        return _expand(node.value, f"{path}:{line}", key, hints)
     try:
         value = SafeConstructor().construct_object(node)
     except (ValueError, yaml.YAMLError) as e:  # a date such as 2025-13-01, a tag such as !!python/name
@@ -117,7 +119,7 @@ def validate(document: Any, noun: type[N], path: Path, lines: Lines) -> N:
 
 def _first_error(error: ValidationError, document: Any, noun: type[BaseModel], path: Path, lines: Lines) -> str:
     first = _most_telling(error)
-    key = _key_in(document, first["loc"])
+    key = _key_in(document, (*first["loc"], *_key_in_context(first)))
     line = next((lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines), 1)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
@@ -131,6 +133,12 @@ def _first_error(error: ValidationError, document: Any, noun: type[BaseModel], p
     elif first["type"].startswith(PLAIN_VALUES):
         message = f"{message}; found {_shown(first['input'])}"
     return f"{path}:{line}: {dotted(key)}: {message}"
+
+
+def _key_in_context(error: ErrorDetails) -> tuple[str, ...]:
+    """The key below the error's location that a check of several values together blames."""
+    key = error.get("ctx", {}).get("key")
+    return (key,) if isinstance(key, str) else ()
 
 
 def _shown(value: Any) -> str:

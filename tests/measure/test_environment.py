@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,42 @@ def test_a_quota_of_a_third_of_a_core_is_seen_to_the_hundredth(monkeypatch: pyte
 def test_a_memory_limit_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], own: str):
     machine(monkeypatch, tmp_path, files, own)
     assert environment.memory_limit_bytes() == 1 << 20
+
+
+def processors(folder: Path, siblings: str) -> None:
+    """Every CPU that this test may run on has these siblings in the machine of `folder`."""
+    for cpu in os.sched_getaffinity(0):
+        topology = folder / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(siblings)
+
+
+@pytest.mark.parametrize(("siblings", "threads"), [("0\n", 1), ("0-1\n", 2), ("0,96\n", 2), ("0-3,8\n", 5)])
+def test_threads_of_a_core_are_counted_from_the_kernels_list(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, siblings: str, threads: int
+):
+    machine(monkeypatch, tmp_path, {}, "")
+    processors(tmp_path, siblings)
+    assert environment.threads_per_core() == threads
+
+
+def test_nodes_governor_and_quota_are_read_where_the_kernel_shows_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    machine(monkeypatch, tmp_path, {"box/cpu.max": "150000 100000"}, "0::/box\n")
+    for node in ("node0", "node1"):
+        (tmp_path / "sys/devices/system/node" / node).mkdir(parents=True)
+    (tmp_path / "sys/devices/system/node/possible").write_text("0-1")
+    (tmp_path / "sys/devices/system/cpu/cpu0/cpufreq").mkdir(parents=True)
+    (tmp_path / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").write_text("powersave\n")
+    assert environment.numa_nodes() == 2
+    assert environment.governor() == "powersave"
+    assert environment.cpu_quota_cores() == 1.5
+    assert environment.cores_by_affinity() == len(os.sched_getaffinity(0))
+
+
+def test_what_the_kernel_hides_is_blank_and_not_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    machine(monkeypatch, tmp_path, {}, "")
+    assert (environment.numa_nodes(), environment.threads_per_core()) == (None, None)
+    assert (environment.governor(), environment.cpu_quota_cores()) == ("", None)
 
 
 def test_the_id_is_twelve_hex_digits_that_time_does_not_change(monkeypatch: pytest.MonkeyPatch):

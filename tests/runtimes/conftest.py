@@ -33,7 +33,10 @@ SPECS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "intermediate_size": 64,
     },
+    "bag": {"vocab_size": VOCAB_SIZE, "embedding_size": 16, "hidden_size": 24},
     "image_convolution": {"channels": 1, "width": 8},
+    "depthwise_convolution": {"channels": 1, "width": 8},
+    "residual_convolution": {"channels": 1, "width": 8},
 }
 
 

@@ -21,6 +21,7 @@ from kdexport.storage.tables import Raw
 from kdexport.tasks import Encoded, Prepared, Task, load_task
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
+from kdexport.training.student import objective, torch_logits
 from tests.tasks.conftest import picture
 
 CLASSES = ("card", "pay", "refund")
@@ -59,7 +60,7 @@ class Case:
         return backbone_of(self.spec).build(self.spec, 3, dropout=0.3)
 
     def loss_of(self, module: torch.nn.Module, settings: Recipe) -> Callable[[np.ndarray], torch.Tensor]:
-        return distil._objective(module, self.encoded, self.rows, self.labels, settings)
+        return objective(module, self.encoded, self.rows, self.labels, settings)
 
     def distil(self, folder: Path, bf16: bool = False, **changes: Any) -> Student:
         return distil.distil(
@@ -167,7 +168,7 @@ def test_parameters_without_embeddings_leave_the_look_up_table_out(tmp_path: Pat
 def test_logits_come_back_in_the_order_of_the_rows() -> None:
     case = Case("text")
     module = case.module().eval()
-    found = distil.torch_logits(module, case.encoded)
+    found = torch_logits(module, case.encoded)
     with torch.no_grad():
         wanted = torch.cat([module(torch.from_numpy(case.encoded.batch(np.array([i])))) for i in range(30)])
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
