@@ -640,17 +640,19 @@ class Run:
     def _host(self, profile: HardwareProfile) -> LatencyEstimate:
         return planning.absent_host(profile, self.task.input_kind, self.preprocess_here_ms)
 
-    def _estimator(self, profile: HardwareProfile) -> bench.Estimator:
+    def _estimator(self, profile: HardwareProfile, runtime: str | None = None) -> bench.Estimator:
         host = self._host(profile)
         cores = planning.cores_of_run(profile, self.project.threads)
-        return lambda cost, precision, scope: planning.absent_end_to_end(profile, cost, precision, scope, host, cores)
+        return lambda cost, precision, scope: planning.absent_end_to_end(
+            profile, cost, precision, scope, host, cores, runtime
+        )
 
     def _estimate(self, target: Target, profile: HardwareProfile, made: bundle.Bundle) -> BenchResult:
         files = self.teacher_files
         return bench.estimate(
             target.id,
             profile,
-            self._estimator(profile),
+            self._estimator(profile, made.runtime),
             self._host(profile),
             graph_cost(Path(made.path) / "model.onnx", self.sizes.shape),
             made.precision,
@@ -660,6 +662,7 @@ class Run:
             self.teacher_bytes,
             files.quantised_bytes if files else 0,
             planning.cores_of_run(profile, self.project.threads),
+            made.runtime,
         )
 
     def priced(self, target: Target, result: BenchResult, quality: QualityResult) -> CostReport | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from annotated_types import Ge
@@ -56,12 +56,11 @@ class PlannedGraph:
 
 
 def planned(backbone: Backbone, shapes_per_graph: int, seed: int) -> Iterator[PlannedGraph]:
-    """Endless: any first part of it spans sizes and shapes (scrambled Sobol sequence; Owen 1998). The largest and the
-    smallest graph come first: a speed that changes with size must not be guessed beyond the last one timed."""
+    """Endless: any first part of it spans sizes and shapes (scrambled Sobol sequence; Owen 1998). The largest and smallest
+    graphs come first: a speed that changes with size must not be guessed beyond the last one timed."""
     fields = [name for name in backbone.Spec.model_fields if name != "backbone"]
-    ends = ([share] * (len(fields) + 1) for share in (LARGEST, SMALLEST))
     corners = _sobol(SHAPE_DIMENSIONS, seed + 1)
-    for position in chain(ends, _sobol(len(fields) + 1, seed)):
+    for position in chain(_ends(fields), _sobol(len(fields) + 1, seed)):
         spec = draw_spec(backbone, [_skewed(*pair) for pair in zip(fields, position, strict=False)])
         if spec is None:
             continue
@@ -69,8 +68,14 @@ def planned(backbone: Backbone, shapes_per_graph: int, seed: int) -> Iterator[Pl
         yield PlannedGraph(spec, _log_between(position[-1], *CLASSES), shapes)
 
 
+def _ends(fields: Sequence[str]) -> Iterator[list[float]]:
+    """Large and small in everything, wide and shallow, narrow and deep; the last share is that of the classes."""
+    for widths, depths in product((LARGEST, SMALLEST), repeat=2):
+        yield [*(depths if name in COUNTS else widths for name in fields), widths]
+
+
 def _skewed(name: str, share: float) -> float:
-    return float(share**SHALLOW) if name == "num_hidden_layers" else share
+    return float(share**SHALLOW) if name in COUNTS else share
 
 
 def draw_spec(backbone: Backbone, position: Sequence[float]) -> StudentSpec | None:

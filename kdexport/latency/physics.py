@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kdexport.backbones import InputShape, backbone_of
 from kdexport.nouns.graph import GraphCost
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 TILE = 16  # fp32 lanes of a 512-bit register; narrower ones need whole numbers of tiles all the more
 WIDE_TILE = 64  # output channels that a convolution kernel holds at once
 WIDTHS = ("hidden_size", "intermediate_size", "embedding_size")
-# quantities whose speed may change with their size: fall or rise at these quantiles of what was timed. Not slow down
-# beyond the last: a slope of few points would be the estimate of all that is larger.
+# quantities whose speed may change with their size, falling or rising, at these quantiles of what was timed
 BENT = ("flops", "tiled_flops", "activation_bytes", "weight_bytes", "batch_weight_bytes", "token_hidden_size",
-        "channel_pairs", "weights")  # fmt: skip
-QUICKER_AT, SLOWER_AT = (0.25, 0.5, 0.75, 0.9), (0.25, 0.5, 0.75)
+        "channel_pairs", "weights", "last_layer")  # fmt: skip
+KNOTS = (0.25, 0.5, 0.75, 0.9)
 COMMON = ("run", "batch", "operators", "batch_operators", "flops", "activation_bytes", "weight_bytes")  # any backbone's
 RIDGE = 0.03  # pulls unneeded coefficients to zero: of two quantities that say the same, neither runs away
 REWEIGHTINGS = 5
@@ -38,19 +37,12 @@ MIN_SPREAD = 0.015  # of ln errors: below it an error is noise, and no point an 
 Quantities = Mapping[str, "np.ndarray"]
 
 
-class Knots(NamedTuple):
-    """Where the speed of a quantity may change: below `quicker` and above `slower` each unit takes longer."""
-
-    quicker: np.ndarray
-    slower: np.ndarray
-
-
 @dataclass(frozen=True, eq=False)
 class Physics:
     """The fitted sum. knots: by quantity; coefficients: in ms per unit of each column of `columns`."""
 
     names: tuple[str, ...]
-    knots: Mapping[str, Knots]
+    knots: Mapping[str, np.ndarray]
     coefficients: np.ndarray
 
     def predict_ms(self, quantities: Quantities) -> np.ndarray:
@@ -65,11 +57,7 @@ def fit(quantities: Quantities, median_ms: np.ndarray, bent: Sequence[str] = BEN
     from scipy.optimize import nnls
 
     names = tuple(quantities)
-    knots = {
-        n: Knots(*(np.unique(np.quantile(quantities[n], at)) for at in (QUICKER_AT, SLOWER_AT)))
-        for n in bent
-        if n in names
-    }
+    knots = {n: np.unique(np.quantile(quantities[n], KNOTS)) for n in bent if n in names}
     matrix = columns(quantities, names, knots)
     scale = np.maximum((matrix / median_ms[:, None]).mean(0), 1e-30)
     relative = matrix / scale / median_ms[:, None]
@@ -83,17 +71,16 @@ def fit(quantities: Quantities, median_ms: np.ndarray, bent: Sequence[str] = BEN
     return Physics(names, knots, solution / scale)
 
 
-def columns(quantities: Quantities, names: Sequence[str], knots: Mapping[str, Knots]) -> np.ndarray:
-    """(N, K): each quantity, what of it lies below each knot of `quicker`, and above each of `slower`."""
+def columns(quantities: Quantities, names: Sequence[str], knots: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N, K): each quantity, and what of it lies below and above each of its knots."""
     import numpy as np
 
     found = []
     for name in names:
         value = quantities[name]
         found.append(value)
-        if name in knots:
-            found += [np.minimum(value, knot) for knot in knots[name].quicker]
-            found += [np.maximum(value - knot, 0.0) for knot in knots[name].slower]
+        for knot in knots.get(name, ()):
+            found += [np.minimum(value, knot), np.maximum(value - knot, 0.0)]
     return np.stack(found, 1)
 
 

@@ -11,6 +11,7 @@ Each module offers
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -37,6 +38,7 @@ class Runtime(Protocol):
     def open_engine(self, path: Path, threads: int) -> Engine: ...
 
 
+@cache  # reading all of site-packages takes half a second
 def distribution(name: str) -> tuple[str, str] | None:
     """(package name on PyPI, version) that provides a runtime's module here; None where nothing does."""
     from importlib.metadata import packages_distributions, version

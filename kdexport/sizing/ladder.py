@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 CLIMBERS = 8  # students of the first round: ends and middles of two or three backbones
 FIRST_SHARES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)  # of the full schedule
+SHORTEST_STEPS = 80  # of a rung: warm-up and decay of fewer say next to nothing of a student
 LONGER = 4  # the better half's next schedule is so many times as long
 LONGEST_SHARE = 1 / 2  # beyond it a rung costs what it is to predict
 DEAREST = (4.0, 2.0, 1.0)  # times the median training: dearer students do not climb, the curve is extended to them
@@ -42,10 +44,12 @@ def climb(
     specs: Sequence[StudentSpec],
     num_params: np.ndarray,
     full_seconds: np.ndarray,
+    full_steps: float,
     budget_seconds: float,
     count: int = CLIMBERS,
 ) -> Climb:
-    """num_params, full_seconds: (N,); the latter of a full training, estimated. The order of specs does not matter.
+    """num_params, full_seconds: (N,); the latter of a full training, estimated; full_steps: of every full training.
+    The order of specs does not matter.
 
     The dearest students that a ladder of several rounds has a budget for, on the longest schedules that it then
     allows: a size or a backbone that did not climb is guessed, a schedule is extrapolated by all. Where not even the
@@ -54,7 +58,7 @@ def climb(
     for dearest in DEAREST:
         first = spread(specs, num_params, _affordable(specs, full_seconds, dearest), count)
         training_s = float(full_seconds[first].sum())
-        every += [Climb(tuple(first), shares, training_s * _relative_cost(shares)) for shares in _ladders()]
+        every += [Climb(tuple(first), shares, training_s * _relative_cost(shares)) for shares in _ladders(full_steps)]
     fitting = [c for c in every if c.seconds <= budget_seconds]
     if not fitting:
         return min(every, key=lambda c: c.seconds)
@@ -74,16 +78,21 @@ def _affordable(specs: Sequence[StudentSpec], full_seconds: np.ndarray, dearest:
 
 
 def ladder_cost_seconds(
-    specs: Sequence[StudentSpec], num_params: np.ndarray, full_seconds: np.ndarray, budget_seconds: float
+    specs: Sequence[StudentSpec],
+    num_params: np.ndarray,
+    full_seconds: np.ndarray,
+    full_steps: float,
+    budget_seconds: float,
 ) -> float:
     """Estimated before any is spent; never more than the budget."""
-    planned: float = climb(specs, num_params, full_seconds, budget_seconds).seconds
+    planned: float = climb(specs, num_params, full_seconds, full_steps, budget_seconds).seconds
     return min(planned, budget_seconds)
 
 
-def _ladders() -> list[tuple[float, ...]]:
+def _ladders(full_steps: float) -> list[tuple[float, ...]]:
     """Shares of the rounds of every ladder that may be climbed, the dearest first."""
-    whole = [_shares(first) for first in FIRST_SHARES]
+    firsts = [share for share in FIRST_SHARES if share * full_steps >= SHORTEST_STEPS]
+    whole = [_shares(first) for first in firsts or FIRST_SHARES[:1]]
     cut = {shares[:rounds] for shares in whole for rounds in range(1, len(shares) + 1)}
     return sorted(cut, key=_relative_cost, reverse=True)
 
@@ -134,11 +143,21 @@ def _log_sizes(specs: Sequence[StudentSpec]) -> np.ndarray:
 
 
 def better_half(rungs: Sequence[Rung]) -> list[Rung]:
-    """Of one round, those that go on: few others are at least as good with no more parameters. So the best small
-    student goes on beside the best large one: which of them is wanted depends on the target."""
+    """Of one round, those that go on: few others are at least as good with no more parameters. Of equals in this,
+    sizes from all over: how quality grows with the schedule differs between small and large students, and which of
+    them is wanted depends on the target."""
+    ordered = sorted(rungs, key=lambda r: (r.num_params, -r.dev_quality, json.dumps(r.spec, sort_keys=True)))
+    beaten = [sum(o.dev_quality >= r.dev_quality and o.num_params <= r.num_params for o in ordered) for r in ordered]
+    kept: list[Rung] = []
+    for level in sorted(set(beaten)):
+        equals = [r for r, count in zip(ordered, beaten, strict=True) if count == level]
+        kept += _evenly(equals, len(rungs) // 2 - len(kept))
+    return kept
 
-    def beaten(rung: Rung) -> tuple[int, float, int, str]:
-        above = sum(o.dev_quality >= rung.dev_quality and o.num_params <= rung.num_params for o in rungs)
-        return above, -rung.dev_quality, rung.num_params, str(sorted(rung.spec.items()))
 
-    return sorted(rungs, key=beaten)[: len(rungs) // 2]
+def _evenly(ordered: Sequence[Rung], count: int) -> list[Rung]:
+    """At most `count` of them, the last and the first among them before those between."""
+    if count >= len(ordered):
+        return list(ordered)
+    steps = [len(ordered) - 1 - round(i * (len(ordered) - 1) / max(count - 1, 1)) for i in range(count)]
+    return [ordered[i] for i in sorted(steps)]

@@ -241,10 +241,12 @@ def estimate(
     teacher_bytes: int,
     quantised_bytes: int,
     cores: int | None,
+    runtime: str,
 ) -> BenchResult:
     """Latencies on a machine that is not here, from published measurements. estimator(cost, precision, scope).
 
-    host: preprocessing there, part of the estimator's end to end. cores: how many one run uses; None: all."""
+    host: preprocessing there, part of the estimator's end to end. cores: how many one run uses; None: all.
+    runtime: what runs both models."""
     try:
         student = _estimated("student", estimator, student_cost, student_precision, student_bytes)
     except Unsupported as e:
@@ -258,8 +260,8 @@ def estimate(
     )
     models = (teacher_cost, teacher_precision, student_cost, student_precision)
     host_ms = (host.p50_ms, host.low_ms, host.high_ms)
-    speedup, interval = estimate_speedup(profile, *models, host_ms=host_ms, cores=cores)
-    model, model_interval = estimate_speedup(profile, *models, cores=cores)
+    speedup, interval = estimate_speedup(profile, *models, host_ms=host_ms, cores=cores, runtime=runtime)
+    model, model_interval = estimate_speedup(profile, *models, cores=cores, runtime=runtime)
     return BenchResult(
         target=target,
         teacher=teacher,

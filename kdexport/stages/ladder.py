@@ -64,7 +64,8 @@ def ladder(
     At least one rung is trained, whatever the budget. Which rungs fit it depends on the clock; what each of them
     finds does not, given seed, threads and ISA."""
     num_params, full_seconds = costs(specs, shape, schooling)
-    planned = climb(specs, num_params, full_seconds, budget_seconds)
+    steps = schooling.recipe.epochs * len(schooling.rows.inputs) / schooling.recipe.batch_size
+    planned = climb(specs, num_params, full_seconds, steps, budget_seconds)
     log.info(
         "ladder students=%d shares=%s hours=%.3f (estimated within a factor of three) budget_hours=%.3f",
         len(planned.first), ",".join(f"1/{1 / s:g}" for s in planned.shares), planned.seconds / 3600,

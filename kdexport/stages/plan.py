@@ -243,7 +243,10 @@ def _absent(project: Project, space: _Space, where: Where, preprocess_here_ms: f
     for batch in (1, *(b for b in BATCHES if _may_batch(where, b))):
         shapes = [s.model_copy(update={"batch": batch}) for s in (space.sizes.shape, *space.shapes)]
         try:
-            found = [_with_host(absent.estimates(profile, space.costs(s), precision, run_cores), extra) for s in shapes]
+            found = [
+                _with_host(absent.estimates(profile, space.costs(s), precision, run_cores, runtime), extra)
+                for s in shapes
+            ]
         except Unsupported:
             return [_unknown(Cell(runtime, precision), len(space.specs))]
         medians_ms = _at_lengths(space, [e.p50_ms for e in found[1:]])
@@ -357,9 +360,10 @@ def absent_end_to_end(
     scope: str,
     host: LatencyEstimate,
     run_cores: int | None,
+    runtime: str | None = None,
 ) -> LatencyEstimate:
     """Model plus preprocessing (host) on a machine that nobody here has. Raises Unsupported where facts are missing."""
-    found = absent.estimates(profile, [cost], precision, run_cores)
+    found = absent.estimates(profile, [cost], precision, run_cores, runtime)
     return _with_host(found, None if scope == "model" else host).one(0)
 
 

@@ -205,19 +205,20 @@ def _weights_file(folder: Path) -> Path:
 
 def _refuse_pickle(folder: Path) -> None:
     """A file that is named safetensors must be safetensors; a .bin must load with weights_only."""
-    import torch
     from safetensors import SafetensorError, safe_open
 
     path = _weights_file(folder)
     if path.suffix == ".safetensors":
         try:
-            with safe_open(str(path), framework="pt") as f:
+            with safe_open(str(path), framework="np") as f:
                 f.keys()
         except (SafetensorError, OSError, ValueError) as e:
             start = path.read_bytes()[:2] if path.stat().st_size < 1 << 33 else b""
             what = "a pickle (refused)" if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") else "damaged"
             raise Damaged(f"{path}: not a safetensors file: {what} ({e}); save it with safetensors") from e
     elif path.suffix == ".bin":
+        import torch
+
         try:
             torch.load(str(path), map_location="cpu", weights_only=True, mmap=False)
         except Exception as e:  # an unpickler meets hostile bytes: any error means refusal

@@ -12,6 +12,7 @@ from kdexport.nouns.spec import StudentSpec
 from kdexport.sizing.ladder import FIRST_SHARES, better_half, climb, ladder_cost_seconds, spread, training_seconds
 
 SHAPE = InputShape(batch=1, tokens=16)
+STEPS = 5000
 
 
 def convolution(embedding_size: int, hidden_size: int, layers: int = 1) -> StudentSpec:
@@ -56,8 +57,8 @@ def test_between_the_ends_stand_the_shapes_that_differ_most() -> None:
 def test_the_order_of_the_candidates_changes_nothing(order: list[int], budget_seconds: float) -> None:
     params = params_of(SPECS)
     seconds = params / 2000
-    one = climb(SPECS, params, seconds, budget_seconds)
-    other = climb([SPECS[i] for i in order], params[order], seconds[order], budget_seconds)
+    one = climb(SPECS, params, seconds, STEPS, budget_seconds)
+    other = climb([SPECS[i] for i in order], params[order], seconds[order], STEPS, budget_seconds)
     assert [SPECS[i] for i in one.first] == [SPECS[order[i]] for i in other.first]
     assert (one.shares, one.seconds) == (other.shares, pytest.approx(other.seconds))
 
@@ -78,16 +79,22 @@ def test_a_larger_budget_buys_longer_schedules(
 ) -> None:
     """Eight students whose full training takes 100 s; of each round the half goes on."""
     params, full_seconds = params_of(SPECS), np.full(len(SPECS), 100.0)
-    found = climb(SPECS, params, full_seconds, budget_seconds)
+    found = climb(SPECS, params, full_seconds, STEPS, budget_seconds)
     assert (found.shares, found.seconds) == (shares, seconds)
-    assert ladder_cost_seconds(SPECS, params, full_seconds, budget_seconds) == seconds
+    assert ladder_cost_seconds(SPECS, params, full_seconds, STEPS, budget_seconds) == seconds
+
+
+@pytest.mark.parametrize(("steps", "shortest"), [(5000, 1 / 32), (1000, 1 / 8), (400, 1 / 4), (10, 1 / 4)])
+def test_no_rung_is_so_short_that_it_tells_nothing(steps: float, shortest: float) -> None:
+    params, full_seconds = params_of(SPECS), np.full(len(SPECS), 100.0)
+    assert climb(SPECS, params, full_seconds, steps, 1.0).shares == (shortest,)
 
 
 def test_a_student_that_alone_would_eat_the_budget_does_not_climb() -> None:
     params, seconds = params_of(SPECS), np.full(len(SPECS), 10.0)
     giant = int(params.argmax())
     seconds[giant] = 1e6
-    found = climb(SPECS, params, seconds, 100.0)
+    found = climb(SPECS, params, seconds, STEPS, 100.0)
     assert giant not in found.first
     assert found.shares == (1 / 4, 1 / 2)
 
@@ -95,14 +102,14 @@ def test_a_student_that_alone_would_eat_the_budget_does_not_climb() -> None:
 def test_a_small_budget_is_spent_on_cheap_students() -> None:
     params = params_of(SPECS)
     seconds = params / 100
-    rich, poor = (climb(SPECS, params, seconds, budget) for budget in (1e6, seconds.sum() / 100))
+    rich, poor = (climb(SPECS, params, seconds, STEPS, budget) for budget in (1e6, seconds.sum() / 100))
     assert seconds[list(poor.first)].max() < seconds[list(rich.first)].max()
 
 
 def test_where_nothing_fits_the_cheapest_ladder_is_planned_and_costs_no_more_than_the_budget() -> None:
     params, seconds = params_of(SPECS), np.linspace(100, 200, len(SPECS))
-    assert climb(SPECS, params, seconds, 0.1).shares == (min(FIRST_SHARES),)
-    assert ladder_cost_seconds(SPECS, params, seconds, 0.1) == 0.1
+    assert climb(SPECS, params, seconds, STEPS, 0.1).shares == (min(FIRST_SHARES),)
+    assert ladder_cost_seconds(SPECS, params, seconds, STEPS, 0.1) == 0.1
 
 
 def test_training_time_grows_with_arithmetic_and_with_steps() -> None:
@@ -113,7 +120,13 @@ def test_training_time_grows_with_arithmetic_and_with_steps() -> None:
 
 def test_the_best_small_student_climbs_beside_the_best_large_one() -> None:
     small, poor, middle, large = rung(10, 0.80), rung(20, 0.70), rung(30, 0.79), rung(40, 0.90)
-    assert better_half([poor, large, middle, small]) == [large, small]
+    assert better_half([poor, large, middle, small]) == [small, large]
+
+
+def test_of_students_on_the_front_sizes_from_all_over_climb() -> None:
+    front = [rung(10 * n, 0.1 * n) for n in range(1, 8)]
+    assert better_half(front) == [front[0], front[3], front[6]]
+    assert better_half(front[:3]) == [front[2]]
 
 
 def test_a_larger_student_that_is_no_better_does_not_climb() -> None:

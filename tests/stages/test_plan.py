@@ -314,9 +314,9 @@ def test_students_are_planned_on_as_many_cores_as_engines_have_threads(
     asked = set()
     estimates = absent.estimates
 
-    def noted(profile: HardwareProfile, costs: Any, precision: Precision, cores: int | None) -> Estimates:
+    def noted(profile: HardwareProfile, costs: Any, precision: Precision, cores: int | None, runtime: str) -> Estimates:
         asked.add(cores)
-        return estimates(profile, costs, precision, cores)
+        return estimates(profile, costs, precision, cores, runtime)
 
     monkeypatch.setattr(absent, "estimates", noted)
     where = catalogue.target(name, "")
