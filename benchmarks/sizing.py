@@ -229,7 +229,14 @@ def climb(data: Data) -> Ladder:
             recipe=run.recipe,
         )
         return climbing.ladder(
-            data.specs, run.sizes.shape, schooling, teacher_dev_quality(run), budget, folder, None, time.process_time
+            data.specs,
+            run.sizes.shape,
+            schooling,
+            teacher_dev_quality(run),
+            LADDER_BUDGET_S,
+            folder,
+            None,
+            time.process_time,
         )
 
     inputs = [data.specs, run.recipe, run.dataset.sha256, LADDER_BUDGET_S]

@@ -154,7 +154,17 @@ def teacher_fit(base: Path, train: str, test: str | None, out: Path, as_json: bo
 # --- plan and run
 
 
-POSITIVE = click.FloatRange(min=0, min_open=True)
+class _Finite(click.FloatRange):
+    """FloatRange lets NaN and infinity through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not 1e-9 <= number <= 1e12:
+            self.fail(f"{value} is not a number between 1e-9 and 1e12", param, ctx)
+        return number
+
+
+POSITIVE = _Finite(min=0, min_open=True)
 
 
 @_verb(main, "plan", "kdexport plan kdexport.yaml --p99-ms 5 --max-bytes 2000000")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdexport import project_file
 from kdexport.backbones import parse_spec
@@ -34,6 +34,7 @@ from kdexport.nouns.student import EngineChoice, Recipe, Student
 from kdexport.nouns.target import LOCAL, Target
 from kdexport.nouns.teacher import TeacherMember, TeacherSet
 from kdexport.project_file import LoadedProject
+from kdexport.registry import names
 from kdexport.runtimes import load_runtime
 from kdexport.sizing.spend import Sizes, ladder_budget_s
 from kdexport.stages import bench, bundle, calibrate, cost, distil, engines, label, ladder, report, teach
@@ -58,6 +59,7 @@ QUICK_SECONDS = 12.0  # for calibrating this machine in a run, where `profiles c
 TYPICAL_REQUESTS = 2000
 LENGTH_QUANTILES = 50
 BUILDERS = ("onnx", "openvino", "nncf", "tensorrt")
+QualityFrom = Literal["ladder", "known", "prior"]
 ProgressFor = Callable[[str], Callable[[int, int, str], None]]
 
 
@@ -69,7 +71,7 @@ class Run:
     workspace: Workspace
     progress_for: ProgressFor | None = None
     warnings: list[str] = field(default_factory=list)
-    climb: bool = True  # may the ladder be trained? If not, one that is finished is used all the same
+    quality_from: QualityFrom = "ladder"  # trained where it is not there yet; "known": only one that is finished
     training_s: dict[str, float] = field(default_factory=dict)  # by the hash of the student's weights
 
     # --- what is known at once
@@ -175,11 +177,15 @@ class Run:
 
     @cached_property
     def local_speed(self) -> LocalSpeed | None:
-        """Calibrations of `profiles calibrate` where this machine has them; where it has none, a quick one of the first
-        cell: engines are measured later in any case."""
+        """Calibrations of `profiles calibrate` where this machine has them; where it has none for a target, a quick
+        one of the target's first cell: engines are measured later in any case."""
         if not self.local_cells:
             return None
-        known = [cell for cell in self.local_cells if store.load(self.environment, *cell)] or self.local_cells[:1]
+        known = [cell for cell in self.local_cells if store.load(self.environment, *cell)]
+        for target in self.loaded.targets.values():
+            allowed = [c for c in self.local_cells if c[0] in target.runtimes and c[1] in target.precisions]
+            if target.profile == LOCAL and not set(known) & set(allowed):
+                known += allowed[:1]
         stored = [store.load(self.environment, *cell) for cell in known]
         inputs = [
             self.machine_measured,
@@ -240,15 +246,19 @@ class Run:
     def ladder(self) -> Ladder | None:
         """Short trainings that predict quality; None: the shipped prior is used. Not tied to any target or gate."""
         minutes, limit = self.project.training.ladder_minutes, self.project.max_params
-        teachers = [_teacher_key(t) for t in self.project.teachers]
+        teachers = [(_teacher_key(t), t.weight) for t in self.project.teachers]
         inputs = [teachers, self.dataset.sha256, self.project.task, self.project.metric, self.recipe, self.machine]
-        inputs += [minutes, limit]
-        if minutes == 0 or not (self.climb or self.workspace.has("ladder", ladder.VERSION, inputs)):
+        inputs += [minutes, limit, names("backbones")]
+        known = self.workspace.has("ladder", ladder.VERSION, inputs)
+        if minutes == 0 or self.quality_from == "prior" or not (known or self.quality_from == "ladder"):
             return None
         return self.workspace.stage("ladder", ladder.VERSION, inputs, Ladder, self._climb)
 
     def _climb(self, folder: Path, key: str) -> Ladder:
         specs = self._affordable_specs
+        flops = [c.flops for c in planning.costs(specs, self.sizes)]
+        budget_s = ladder_budget_s(self.project, self.sizes, self.recipe, flops)
+        log.warning("%s", _told_cost(budget_s, self.project.training.usd_per_hour))
         schooling = ladder.Schooling(
             self.prepared,
             self._embedding,
@@ -260,8 +270,6 @@ class Run:
             self.project.metric,
             self.recipe,
         )
-        flops = [c.flops for c in planning.costs(specs, self.sizes)]
-        budget_s = ladder_budget_s(self.project, self.sizes, self.recipe, flops)
         return ladder.ladder(
             specs, self.sizes.shape, schooling, self._teacher_dev_quality, budget_s, folder, self._progress("ladder")
         )
@@ -281,7 +289,7 @@ class Run:
         found, judged, metric = self.teacher_predictions, self.judged, self.project.metric
         assert judged.dev.labels is not None
         threshold = fit_threshold(metric, found.dev, judged.dev.labels, judged.classes)
-        return score(metric, found.dev, judged.dev.labels, judged.classes, threshold)
+        return score(metric, found.dev, judged.dev.labels, judged.classes, threshold) or None
 
     def planned(self, targets: Iterable[Target], asked: object, **wishes: Any) -> Plan:
         """asked: what was wished for besides the project; part of the key."""
@@ -292,7 +300,7 @@ class Run:
         return self.workspace.stage(
             "plan",
             planning.VERSION,
-            [self.wishes, facts, self.ladder, asked],
+            [self.wishes, facts, self.ladder, asked, self.recipe, cores_allowed(), names("backbones")],
             Plan,
             lambda folder, key: planning.plan(
                 self.project, self.sizes, self.recipe, places, cores_allowed(), self.ladder, **wishes
@@ -310,7 +318,9 @@ class Run:
     def spec(self, target: Target) -> StudentSpec:
         """The planned student: a decision, since it rests on a calibration."""
         chosen = self.plan.for_target(target.id)
-        inputs = [self.wishes, target, self.facts(target), self.ladder is not None]
+        everywhere = [(t, self.facts(t)) for t in self.loaded.targets.values()]  # targets may share a student
+        stored = [c.taken_at for cell in self.local_cells if (c := store.load(self.environment, *cell))]
+        inputs = [self.wishes, target.id, everywhere, stored, self.ladder is not None]
         decision = self.workspace.decide(
             f"student-{target.id}",
             inputs,
@@ -787,6 +797,15 @@ def _teacher_key(source: TeacherSource) -> object:
     return [fields, teacher_kind(source.kind).content(source)]
 
 
+def _told_cost(budget_s: float, usd_per_hour: float | None) -> str:
+    """Before any of it is spent."""
+    money = f", ${budget_s / 3600 * usd_per_hour:.2f}" if usd_per_hour is not None else ""
+    return (
+        f"ladder: at most {budget_s / 60:.1f} minutes ({budget_s / 3600:.3f} hours{money}) of short trainings, after "
+        "the teacher has labelled; training.ladder_minutes sets it, --no-ladder goes without"
+    )
+
+
 def _lengths(lengths: np.ndarray) -> tuple[int, ...]:
     """Tokens at equally spaced quantiles, ascending."""
     import numpy as np
@@ -854,9 +873,10 @@ def plan(
     this = open_run(Path(project), Path(out), progress_for, on_stage)
     with this.workspace.locked():
         project_file.check(this.loaded, this.dataset)
-        this.climb = climb
-        found = this.plan
-        if question.asked:
+        this.quality_from = "ladder" if climb else "known"
+        if not question.asked:
+            found = this.plan
+        else:
             targets = [question.of(t) for t in this.loaded.targets.values()]
             wishes = {"max_usd_per_million": question.max_usd_per_million, "best": True}
             found = this.planned(targets, wishes, **wishes)
@@ -876,7 +896,7 @@ def run(
     from kdexport.reporting.files import write_report
 
     this = open_run(Path(project), Path(out), progress_for, on_stage)
-    this.climb = climb
+    this.quality_from = "ladder" if climb else "prior"
     with this.workspace.locked():
         if remeasure:
             this.workspace.forget_measurements()

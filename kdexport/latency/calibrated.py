@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from statistics import median
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
@@ -40,20 +41,24 @@ Progress = Callable[[int, int, str], None]  # seconds spent, seconds allowed, wh
 
 SHAPES: dict[InputKind, int] = {"text": 8, "image": 4}  # of one graph; a picture's side is the graph's
 FEW_SHAPES: dict[InputKind, int] = {"text": 5, "image": 3}  # in a hurry: graphs tell more than shapes
-HURRY_SECONDS = 30.0
+HURRY_SECONDS, HURRIED_VISITS = 30.0, 0.6
 TAIL_SHARE = 0.05  # of the time: one input again and again
 TAIL_SHAPES, TAIL_NEAR_MS = 3, 0.5
 TAIL_PERCENTILES = (90, 95, 99, 99.9)
 LATER_VISITS = 1.5  # time kept for all later visits over that of the first ones: about three, warm-up is shorter
+LEAST_SHARE = 0.7  # of the time is for graphs, however long the libraries take to load
+FIRST_GRAPHS = 4
+DEAR_PARAMS_PER_S = 0.5e6  # of the time: a graph of more takes too much of it to be written and opened
 DEAR_SHARE = 1 / 1500  # of the time: a run that takes longer is timed at a smaller batch, or not at all
 MATMUL_SIZE = 256  # micro-benchmark that says how long a run will take, before any was timed
 SPREAD_SPEED = 0.5  # of that speed, whole graphs
 
 COVERAGE = 0.9
-FOLDS = 5
+FOLDS = 10
+END_SHARE = 0.7  # of a graph's sizes at an end of the range: it marks the range, and stays in every fold
 FEWEST_GRAPHS = 4  # of a backbone, to fit it alone
 MIN_HALF_WIDTH = 0.02  # of ln: no interval is narrower than the agreement of two visits
-TRUSTED_SPREAD, MIN_TRUSTED_SHARE = 0.03, 0.3
+TRUSTED_SPREAD, MIN_TRUSTED_SHARE = 0.02, 0.3
 POOLED_HALF_WIDTH = 0.7  # at least, of ln, for a backbone that was never timed: a factor of two
 FARTHER = 4.0  # a run of this many times the most multiply-adds timed is outside the range
 
@@ -73,13 +78,17 @@ def calibrate(
     Raises MissingPackage where the runtime is not installed."""
     started = monotonic()
     version = version_of(runtime)
-    deadline = started + max_seconds * (1 - TAIL_SHARE)
     tell = progress or (lambda done, allowed, what: None)
 
     def report(what: str) -> None:
         tell(min(int(monotonic() - started), int(max_seconds)), int(max_seconds), what)
 
-    graphs = _open_graphs(runtime, precision, environment.threads, deadline, max_seconds, input_kinds, seed, report)
+    report("loads the runtime")
+    queues = _queues(input_kinds, seed, max_seconds)
+    timing.open_graph(_smallest(queues[0].backbone), runtime, precision, environment.threads)
+    end = max(started + max_seconds, monotonic() + LEAST_SHARE * max_seconds)
+    deadline = end - TAIL_SHARE * max_seconds
+    graphs = _open_graphs(queues, runtime, precision, environment.threads, deadline, max_seconds, report)
     _visit_again(graphs, deadline, report)
     points = [point for graph in graphs for point in _points(graph)]
     tail = _tail(graphs, max_seconds * TAIL_SHARE)
@@ -111,45 +120,56 @@ def version_of(runtime: str) -> str:
 
 
 def _open_graphs(
+    queues: Sequence[_Queue],
     runtime: str,
     precision: Precision,
     threads: int,
     deadline: float,
     max_seconds: float,
-    input_kinds: Sequence[InputKind],
-    seed: int,
     report: Callable[[str], None],
 ) -> list[OpenGraph]:
     """Open and time graphs until what is left of the time is needed to time all of them once more."""
     dear_flops = max_seconds * DEAR_SHARE * SPREAD_SPEED * matmul_flops_per_s()
-    shapes = SHAPES if max_seconds > HURRY_SECONDS else FEW_SHAPES
-    queues = [_Queue(b, grid.planned(b, shapes[b.input_kind], seed), _weight(b)) for b in _backbones(input_kinds)]
-    timing.open_graph(_affordable(queues[0], dear_flops), runtime, precision, threads)  # loads the libraries
+    dear_params = max_seconds * DEAR_PARAMS_PER_S
+    later_visits = HURRIED_VISITS if max_seconds <= HURRY_SECONDS else LATER_VISITS
     opened: list[OpenGraph] = []
-    visiting_s = dearest_s = 0.0
-    while not opened or monotonic() + LATER_VISITS * visiting_s + dearest_s < deadline:
+    visiting_s = 0.0
+    while True:
         queue = min(queues, key=lambda q: q.spent_s / q.weight)
+        if opened and monotonic() + later_visits * visiting_s + queue.spent_s / max(queue.opened, 1) > deadline:
+            return opened
         begin = monotonic()
-        graph = timing.open_graph(_affordable(queue, dear_flops), runtime, precision, threads)
+        graph = timing.open_graph(_affordable(queue, dear_flops, dear_params), runtime, precision, threads)
         opening = monotonic()
         graph.visit()
         now = monotonic()
         queue.spent_s += now - begin
-        visiting_s += now - opening
         queue.opened += 1
-        dearest_s = max(q.spent_s / max(q.opened, 1) for q in queues)
+        visiting_s += now - opening
         opened.append(graph)
         report(f"{len(opened)} graphs")
-    return opened
 
 
 @dataclass
 class _Queue:
+    """The graphs of one backbone, and the time they took."""
+
     backbone: Backbone
     planned: Iterator[grid.PlannedGraph]
     weight: float
     spent_s: float = 0.0
     opened: int = 0
+
+
+def _queues(input_kinds: Sequence[InputKind], seed: int, max_seconds: float) -> list[_Queue]:
+    shapes = FEW_SHAPES if max_seconds <= HURRY_SECONDS else SHAPES
+    return [_Queue(b, grid.planned(b, shapes[b.input_kind], seed), _weight(b)) for b in _backbones(input_kinds)]
+
+
+def _smallest(backbone: Backbone) -> grid.PlannedGraph:
+    """A graph that opens at once: what takes long is loading the libraries."""
+    first = islice(grid.planned(backbone, 1, seed=0), FIRST_GRAPHS)
+    return min(first, key=lambda p: backbone.cost(p.spec, p.num_classes, p.shapes[0]).num_params)
 
 
 def _backbones(input_kinds: Sequence[InputKind]) -> list[Backbone]:
@@ -162,15 +182,15 @@ def _weight(backbone: Backbone) -> int:
     return len(backbone.SIZE_FIELDS) ** 2
 
 
-def _affordable(queue: _Queue, dear_flops: float) -> grid.PlannedGraph:
-    """The next graph, its dear shapes at a smaller batch or left out; one with no shape left is skipped."""
+def _affordable(queue: _Queue, dear_flops: float, dear_params: float) -> grid.PlannedGraph:
+    """The next graph, its dear shapes at a smaller batch or left out; a dear one, or with no shape left, is skipped."""
     while True:
         planned = next(queue.planned)
         shapes = []
         for shape in planned.shapes:
-            flops = queue.backbone.cost(planned.spec, planned.num_classes, shape).flops
-            batch = max(1, int(shape.batch * min(1.0, dear_flops / flops)))
-            if flops * batch / shape.batch <= dear_flops:
+            cost = queue.backbone.cost(planned.spec, planned.num_classes, shape)
+            batch = max(1, int(shape.batch * min(1.0, dear_flops / cost.flops)))
+            if cost.flops * batch / shape.batch <= dear_flops and cost.num_params <= dear_params:
                 shapes.append(shape.model_copy(update={"batch": batch}))
         if shapes:
             return grid.PlannedGraph(planned.spec, planned.num_classes, tuple(dict.fromkeys(shapes)))
@@ -348,9 +368,11 @@ def _fit_points(points: Sequence[TimedPoint], specs: Sequence[StudentSpec]) -> F
     median_ms = np.array([p.p50_ms for p in points])
     groups = _numbered([content_key(p.spec, p.num_classes) for p in points])
     sizes = _sizes(specs, classes, shapes)
+    of_spec = sizes[:, : -len(RUN_SIZES)]
+    ends = ((of_spec == of_spec.min(0)) | (of_spec == of_spec.max(0))).mean(1) > END_SHARE
     return Fitted(
         law=physics.fit(found, median_ms),
-        half_width_log=max(MIN_HALF_WIDTH, _left_out_quantile(found, median_ms, groups, _trusted(points))),
+        half_width_log=max(MIN_HALF_WIDTH, _left_out_quantile(found, median_ms, groups, _trusted(points), ends)),
         lowest=sizes.min(0),
         highest=sizes.max(0),
         most_flops=float(found["flops"].max()),
@@ -367,7 +389,8 @@ def _pool(points: Sequence[Sequence[TimedPoint]], found: Sequence[physics.Quanti
     median_ms = np.array([p.p50_ms for mine in points for p in mine])
     backbones = np.repeat(np.arange(len(points)), [len(mine) for mine in points])
     trusted = _trusted([p for mine in points for p in mine])
-    width = _left_out_quantile(together, median_ms, backbones, trusted) if len(points) > 1 else 0.0
+    none = np.zeros(len(median_ms), bool)
+    width = _left_out_quantile(together, median_ms, backbones, trusted, none) if len(points) > 1 else 0.0
     return Fitted(
         law=physics.fit(together, median_ms),
         half_width_log=max(POOLED_HALF_WIDTH, width),
@@ -388,28 +411,31 @@ def _trusted(points: Sequence[TimedPoint]) -> np.ndarray:
 
 
 def _left_out_quantile(
-    found: physics.Quantities, median_ms: np.ndarray, groups: np.ndarray, trusted: np.ndarray
+    found: physics.Quantities, median_ms: np.ndarray, groups: np.ndarray, trusted: np.ndarray, kept: np.ndarray
 ) -> float:
-    """COVERAGE quantile of |ln(predicted / timed)| of points whose group was left out, each group weighing the same."""
+    """COVERAGE quantile of |ln(predicted / timed)| of points whose group was left out, each group weighing the same.
+
+    kept, trusted: (N,) bool; points that are never left out, and those whose error counts."""
     import numpy as np
 
     number = int(groups.max()) + 1
-    errors = np.full(len(median_ms), np.inf)
+    errors = np.full(len(median_ms), np.nan)
     for fold in range(min(FOLDS, number)):
-        out = groups % FOLDS == fold
-        if out.all():
-            break
-        kept = physics.fit({n: v[~out] for n, v in found.items()}, median_ms[~out])
-        predicted = kept.predict_ms({n: v[out] for n, v in found.items()})
-        errors[out] = np.abs(np.log(np.maximum(predicted, 1e-6) / median_ms[out]))
-    if not np.isfinite(errors).all():
+        out = (groups % FOLDS == fold) & ~kept
+        if out.any() and not out.all():
+            law = physics.fit({n: v[~out] for n, v in found.items()}, median_ms[~out])
+            predicted = law.predict_ms({n: v[out] for n, v in found.items()})
+            errors[out] = np.abs(np.log(np.maximum(predicted, 1e-6) / median_ms[out]))
+    counted = trusted & np.isfinite(errors)
+    if not counted.any():
         return POOLED_HALF_WIDTH
-    errors, groups = errors[trusted], groups[trusted]
+    errors, groups = errors[counted], groups[counted]
     weights = 1.0 / np.bincount(groups)[groups]
     order = np.argsort(errors)
     reached = np.cumsum(weights[order]) / weights.sum()
-    # (n + 1) / n: the next graph is one more than those seen
-    wanted = min(1.0, COVERAGE * (number + 1) / number)
+    # Half of split-conformal's correction for n graphs, (n + 1) / n: the other half is there already, since a law that
+    # saw a tenth of the graphs less misses by more than the one that is used.
+    wanted = min(1.0, COVERAGE * (1 + 0.5 / len(np.unique(groups))))
     return float(errors[order][min(int(np.searchsorted(reached, wanted)), len(order) - 1)])
 
 
@@ -420,22 +446,25 @@ def _numbered(keys: Sequence[str]) -> np.ndarray:
     return np.array([numbers[key] for key in keys])
 
 
+RUN_SIZES = ("classes", "batch", "extent")
+
+
 def _sizes(specs: Sequence[StudentSpec], num_classes: Sequence[int], shapes: Sequence[InputShape]) -> np.ndarray:
-    """(N, K) ln of what spans the range: the spec's sizes, classes, batch, tokens read, or the picture's side."""
+    """(N, K) ln of what spans the range: the spec's sizes, then RUN_SIZES (extent: tokens read or a picture's side)."""
     import numpy as np
 
-    names = backbone_of(specs[0]).SIZE_FIELDS
+    names = [name for name in backbone_of(specs[0]).SIZE_FIELDS if name != "max_length"]
     rows = [
-        [*(getattr(spec, n) for n in names if n != "max_length"), classes, shape.batch, *_extent(spec, shape)]
+        [*(getattr(spec, name) for name in names), classes, shape.batch, _extent(spec, shape)]
         for spec, classes, shape in zip(specs, num_classes, shapes, strict=True)
     ]
     return np.asarray(np.log(np.maximum(np.array(rows, float), 0.5)))
 
 
-def _extent(spec: StudentSpec, shape: InputShape) -> tuple[float, ...]:
+def _extent(spec: StudentSpec, shape: InputShape) -> float:
     if shape.tokens:
-        return (min(shape.tokens, getattr(spec, "max_length", shape.tokens)),)
-    return (float(shape.height * shape.width) ** 0.5,)
+        return float(min(shape.tokens, getattr(spec, "max_length", shape.tokens)))
+    return float((shape.height * shape.width) ** 0.5)
 
 
 def _distance_log(fitted: Fitted, sizes: np.ndarray, flops: np.ndarray) -> np.ndarray:

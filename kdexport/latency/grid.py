@@ -56,7 +56,7 @@ class PlannedGraph:
 
 
 def planned(backbone: Backbone, shapes_per_graph: int, seed: int) -> Iterator[PlannedGraph]:
-    """Endless: any first part of it spans sizes and shapes (scrambled Sobol sequence; Owen 1998). The largest and smallest
+    """Endless: any first part spans sizes and shapes (scrambled Sobol sequence; Owen 1998). The largest and smallest
     graphs come first: a speed that changes with size must not be guessed beyond the last one timed."""
     fields = [name for name in backbone.Spec.model_fields if name != "backbone"]
     corners = _sobol(SHAPE_DIMENSIONS, seed + 1)

@@ -31,10 +31,12 @@ class Candidate(Noun):
     precision: Precision = "fp32"
     batch: int = Field(default=1, ge=1, description="requests answered in one run")
     artifact_bytes: int = Field(description="graph in this precision plus tokenizer, from the parameter count")
-    memory_mib: float = Field(default=0.0, description="resident: weights, activations and the runtime's floor")
+    memory_mib: float = Field(default=0.0, description="resident: the runtime's floor and the artefact; no activations")
     quality: QualityEstimate
-    latency: LatencyEstimate | None = Field(description="in the objective's scope, batch 1; none: facts are missing")
-    objective_ms: float | None = Field(default=None, description="estimate of the objective's percentile")
+    latency: LatencyEstimate | None = Field(description="of one run, in the objective's scope; none: facts are missing")
+    objective_ms: float | None = Field(
+        default=None, description="estimate of the objective's percentile; scenario server: with waiting at the peak"
+    )
     bound_ms: float | None = Field(
         default=None, description="held against the limit: on a calibrated machine the upper end of objective_ms"
     )
@@ -55,6 +57,7 @@ class TargetPlan(Noun):
     limit_ms: float | None = Field(default=None, description="the objective's, for drawing")
     min_retention: float | None = None
     num_candidates: int
+    front_size: int = Field(default=0, description="of the whole front; `front` holds an even part of a long one")
     front: tuple[Candidate, ...] = Field(description="no other candidate is better in quality, latency, bytes and cost")
     notes: tuple[str, ...] = ()
 

@@ -47,19 +47,30 @@ class Bound:
         return np.nan_to_num(self.value / self.limit, nan=0.0)
 
     def words(self, index: int) -> str:
-        return self.wording.format(value=format(self.value[index], self.shown), limit=format(self.limit, self.shown))
+        if math.isinf(self.value[index]):
+            return f"its price is not known, so {self.key} {self.limit:g} cannot be said to be kept"
+        return self.wording.format(value=self._digits(self.value[index]), limit=self._digits(self.limit))
+
+    def _digits(self, value: float) -> str:
+        return format(value, ",.0f" if abs(value) >= 1000 else self.shown)
 
     def relaxed_to(self, index: int) -> str:
         """The limit that this option meets, rounded to the side on which it still does."""
         value = float(self.value[index])
         if self.constraint == "min_retention":
             return f"{self.key} {math.floor(1000 / value) / 1000:.3f}"
-        unit = 1.0 if self.shown == ",.0f" else 10.0 ** (math.floor(math.log10(value)) - 2)
-        return f"{self.key} {format(math.ceil(value / unit - 1e-9) * unit, self.shown)}"
+        if math.isinf(value):
+            return "an offering with a price"
+        unit = 1.0 if self.shown == ",.0f" else 10.0 ** min(math.floor(math.log10(value)) - 2, 0)
+        rounded = math.ceil(value / unit - 1e-9) * unit
+        return f"{self.key} {rounded:.0f}" if rounded >= 1000 else f"{self.key} {rounded:.4g}"
 
 
 def bounds(options: Options, wishes: Wishes, target: Target) -> list[Bound]:
-    """Every limit that was set, in the order in which a candidate is told why not."""
+    """Every limit that was set, in the order in which a candidate is told why not. A price that is not known keeps no
+    limit of money; a latency that is not known breaks none (and a plan notes it)."""
+    import numpy as np
+
     objective, limits = target.objective, target.limits
     retention = options.retention.value[options.spec_of]
     bytes_, memory = options.artifact_bytes, options.memory_mib
@@ -71,9 +82,9 @@ def bounds(options: Options, wishes: Wishes, target: Target) -> list[Bound]:
         _bound("memory", memory, limits.memory_mib,
                "{value} MiB are over the target's memory_mib {limit}", "memory_mib", ".4g"),
         _bound("latency", options.bound_ms, objective.limit_ms,
-               f"p{objective.percentile:g} {{value}} ms is over limit_ms {{limit}}", "limit_ms", ".3g"),
-        _bound("usd", options.usd_per_million, wishes.max_usd_per_million,
-               "{value} USD per million is over max_usd_per_million {limit}", "max_usd_per_million", ".3g"),
+               f"p{objective.percentile:g} {{value}} ms is over limit_ms {{limit}}", "limit_ms", ".4g"),
+        _bound("usd", np.nan_to_num(options.usd_per_million, nan=np.inf), wishes.max_usd_per_million,
+               "{value} USD per million is over max_usd_per_million {limit}", "max_usd_per_million", ".4g"),
         _bound("min_retention", 1 / retention.clip(1e-9), 1 / wishes.min_retention if wishes.min_retention else None,
                "", "min_retention", ".3f"),
     ]  # fmt: skip
@@ -90,11 +101,10 @@ def choose(options: Options, wishes: Wishes, target: Target, notes: Sequence[str
     """None feasible: the best quality within the limits, else what misses them least; and what could be met is said.
 
     The order of the options does not matter."""
-    import numpy as np
 
     found = bounds(options, wishes, target)
     hard = [b for b in found if b.constraint != "min_retention"]
-    within = np.ones(len(options), dtype=bool)
+    within = options.allowed.copy()
     for bound in hard:
         within &= bound.excess <= 1
     good = within & (options.retention.value[options.spec_of] >= wishes.min_retention)
@@ -102,12 +112,13 @@ def choose(options: Options, wishes: Wishes, target: Target, notes: Sequence[str
     feasible = bool(good.any())
     if pool.any() and (feasible or wishes.prefer == "quality"):
         chosen = best_quality(options, pool) if wishes.prefer == "quality" else cheapest(options, pool)
-        reason = _reason(options, chosen, wishes, int(within.sum()))
+        reason = _reason(options, chosen, wishes, int(pool.sum()))
     else:
         chosen = best_quality(options, within) if within.any() else _least_broken(options, hard)
         reason = "nothing meets every limit: " + (
             "the best quality within reach is taken" if within.any() else "what misses the limits least is taken"
         )
+    on_front = front(options, within if within.any() else options.allowed)
     return TargetPlan(
         target=target.id,
         chosen=told(options, chosen, hard),
@@ -119,7 +130,8 @@ def choose(options: Options, wishes: Wishes, target: Target, notes: Sequence[str
         limit_ms=target.objective.limit_ms,
         min_retention=wishes.min_retention or None,
         num_candidates=len(options),
-        front=tuple(told(options, i, hard) for i in _thinned(front(options, within if within.any() else ~within))),
+        front_size=len(on_front),
+        front=tuple(told(options, i, hard) for i in _thinned(on_front, chosen)),
         notes=tuple(notes),
     )
 
@@ -151,11 +163,13 @@ def front(options: Options, among: np.ndarray) -> list[int]:
     return unique
 
 
-def _thinned(indices: Sequence[int]) -> list[int]:
-    """At most SHOWN, evenly spread, both ends kept."""
+def _thinned(indices: Sequence[int], chosen: int) -> list[int]:
+    """At most SHOWN, evenly spread, both ends kept, and the chosen one where it is on the front."""
     if len(indices) <= SHOWN:
         return list(indices)
-    return [indices[round(i * (len(indices) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
+    places = {round(i * (len(indices) - 1) / (SHOWN - 1)) for i in range(SHOWN)}
+    kept = {indices[place] for place in places} | ({chosen} & set(indices))
+    return [i for i in indices if i in kept]
 
 
 def _quality(options: Options) -> np.ndarray:
@@ -183,7 +197,7 @@ def best_quality(options: Options, among: np.ndarray) -> int:
 def cheapest(options: Options, among: np.ndarray) -> int:
     latency, bytes_, usd = _costs(options)
     tied = among & (usd <= usd[among].min() * TIE)
-    return _least(options, tied, [latency, bytes_])
+    return _least(options, tied, [latency, bytes_, usd, -_quality(options)])
 
 
 def _least(options: Options, among: np.ndarray, columns: Sequence[np.ndarray]) -> int:
@@ -204,9 +218,8 @@ def _total_excess(found: Sequence[Bound]) -> np.ndarray:
 
 
 def _least_broken(options: Options, hard: Sequence[Bound]) -> int:
-    import numpy as np
 
-    return _least(options, np.ones(len(options), bool), [_total_excess(hard), -_quality(options), *_costs(options)])
+    return _least(options, options.allowed, [_total_excess(hard), -_quality(options), *_costs(options)])
 
 
 def _binding(options: Options, found: Sequence[Bound]) -> Constraint:
@@ -215,7 +228,7 @@ def _binding(options: Options, found: Sequence[Bound]) -> Constraint:
     alone = _alone(options, found)
     if alone:
         return min(alone, key=lambda pair: float(pair[0].excess[pair[1]]))[0].constraint
-    nearest = _least(options, _total_excess(found) > 0, [_total_excess(found)])
+    nearest = _least(options, options.allowed & (_total_excess(found) > 0), [_total_excess(found)])
     return max(found, key=lambda b: float(b.excess[nearest])).constraint
 
 
@@ -224,7 +237,7 @@ def _alone(options: Options, found: Sequence[Bound]) -> list[tuple[Bound, int]]:
     result = []
     for bound in found:
         others = [b.excess <= 1 for b in found if b is not bound]
-        meets: np.ndarray = bound.excess > 1
+        meets: np.ndarray = options.allowed & (bound.excess > 1)
         for other in others:
             meets = meets & other
         if meets.any():
@@ -238,8 +251,8 @@ def _nearest(options: Options, found: Sequence[Bound], target: Target) -> str:
     if alone:
         ways = [bound.relaxed_to(index) for bound, index in alone]
         return f"{_why(alone[0][0], alone[0][1], options)} (target {target.id}; met with {'; or '.join(ways)})"
-    index = _least(options, _total_excess(found) > 0, [_total_excess(found)])
-    broken = [b for b in found if b.excess[index] > 1]
+    index = _least(options, options.allowed & (_total_excess(found) > 0), [_total_excess(found)])
+    broken = sorted((b for b in found if b.excess[index] > 1), key=lambda b: -float(b.excess[index]))
     ways = [b.relaxed_to(index) for b in broken]
     return f"{_why(broken[0], index, options)} (target {target.id}; met only with {' and '.join(ways)} together)"
 
@@ -259,7 +272,8 @@ def _reason(options: Options, chosen: int, wishes: Wishes, within: int) -> str:
     how = "best predicted quality" if wishes.prefer == "quality" else "cheapest, then fastest"
     latency = options.p50_ms[chosen]
     fast = f", {latency:.3g} ms estimated" if latency == latency else ""
+    kept = "every limit" if wishes.prefer == "quality" else "every limit and min_retention"
     return (
-        f"{how} of {within:,} of {len(options):,} candidates within the limits: "
+        f"{how} of {within:,} candidates of {int(options.allowed.sum()):,} that keep {kept}: "
         f"{int(options.num_params[chosen]):,} parameters, predicted retention {_quality(options)[chosen]:.3f}{fast}"
     )

@@ -46,7 +46,6 @@ def climb(
     full_seconds: np.ndarray,
     full_steps: float,
     budget_seconds: float,
-    count: int = CLIMBERS,
 ) -> Climb:
     """num_params, full_seconds: (N,); the latter of a full training, estimated; full_steps: of every full training.
     The order of specs does not matter.
@@ -56,7 +55,7 @@ def climb(
     cheapest ladder fits it is planned all the same: the stage stops when the budget is spent."""
     every = []
     for dearest in DEAREST:
-        first = spread(specs, num_params, _affordable(specs, full_seconds, dearest), count)
+        first = spread(specs, num_params, _affordable(specs, full_seconds, dearest), CLIMBERS)
         training_s = float(full_seconds[first].sum())
         every += [Climb(tuple(first), shares, training_s * _relative_cost(shares)) for shares in _ladders(full_steps)]
     fitting = [c for c in every if c.seconds <= budget_seconds]
@@ -75,18 +74,6 @@ def _affordable(specs: Sequence[StudentSpec], full_seconds: np.ndarray, dearest:
         own = [i for i, s in enumerate(specs) if s.backbone == name]
         allowed.add(min(own, key=lambda i: (full_seconds[i], specs[i].model_dump_json())))
     return sorted(allowed)
-
-
-def ladder_cost_seconds(
-    specs: Sequence[StudentSpec],
-    num_params: np.ndarray,
-    full_seconds: np.ndarray,
-    full_steps: float,
-    budget_seconds: float,
-) -> float:
-    """Estimated before any is spent; never more than the budget."""
-    planned: float = climb(specs, num_params, full_seconds, full_steps, budget_seconds).seconds
-    return min(planned, budget_seconds)
 
 
 def _ladders(full_steps: float) -> list[tuple[float, ...]]:

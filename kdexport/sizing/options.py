@@ -47,6 +47,7 @@ class Options:
     bound_ms: np.ndarray
     usd_per_year: np.ndarray
     usd_per_million: np.ndarray
+    allowed: np.ndarray  # bool (M,): False where the planner takes another cell of the same student
 
     def __len__(self) -> int:
         return len(self.spec_of)

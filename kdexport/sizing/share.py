@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from kdexport.nouns.plan import SharedStudent, TargetPlan
+from kdexport.nouns.plan import Candidate, SharedStudent, TargetPlan
 from kdexport.nouns.target import Target
 from kdexport.sizing.choose import Wishes, bounds, told
 from kdexport.sizing.options import Options
@@ -60,9 +60,18 @@ def share(
         told_as = _shared(group, spec, plans, all_options[group[0]], usd(group, spec), apart)
         shared.append(told_as)
         for i in group:
+            if spec == alone[(i,)]:
+                changed[i] = plans[i].model_copy(update={"reason": _reason(plans[i], told_as, wishes)})
+                continue
             hard = [b for b in bounds(all_options[i], wishes, targets[i]) if b.constraint != "min_retention"]
             chosen = told(all_options[i], int(servings[i].option[spec]), hard)
-            changed[i] = plans[i].model_copy(update={"chosen": chosen, "reason": _reason(plans[i], told_as)})
+            changed[i] = plans[i].model_copy(
+                update={
+                    "chosen": chosen,
+                    "reason": _reason(plans[i], told_as, wishes),
+                    "front": _with_chosen(plans[i].front, chosen),
+                }
+            )
     return changed, shared
 
 
@@ -85,18 +94,22 @@ def _best_merge(
             total = np.where(all_options[together[0]].retention.value >= floor, total, np.inf)
         if not np.isfinite(total).any():
             continue
-        spec = _cheapest_spec(total, all_options, together)
+        same = groups[first] == groups[second] and np.isfinite(total[groups[first]])
+        spec = groups[first] if same else _cheapest_spec(total, all_options, together, wishes)
         saved = usd(first, groups[first]) + usd(second, groups[second]) - usd(together, spec)
         if saved >= -CENT and (best is None or saved > best[0]):
             best = (saved, first, second, spec)
     return best[1:] if best else None
 
 
-def _cheapest_spec(total: np.ndarray, all_options: Sequence[Options], group: Sequence[int]) -> int:
-    """Ties by the sum of ln latency over the group's targets, then by parameters, then by name."""
+def _cheapest_spec(total: np.ndarray, all_options: Sequence[Options], group: Sequence[int], wishes: Wishes) -> int:
+    """Ties by quality where that is preferred, then by the sum of ln latency over the group's targets, then by name."""
     import numpy as np
 
     tied = np.flatnonzero(total <= total.min() * (1 + 1e-9))
+    if wishes.prefer == "quality":
+        kept = all_options[group[0]].retention.value
+        tied = tied[kept[tied] == kept[tied].max()]
     speed = np.zeros(len(total))
     for i in group:
         columns = [np.log(e.p50_ms) for e in all_options[i].latency if e is not None]
@@ -108,7 +121,7 @@ def _cheapest_spec(total: np.ndarray, all_options: Sequence[Options], group: Seq
 def _serving(options: Options, wishes: Wishes, target: Target) -> _Serving:
     import numpy as np
 
-    fits = np.ones(len(options), bool)
+    fits = options.allowed.copy()
     for bound in bounds(options, wishes, target):
         fits &= bound.excess <= 1
     usd, latency = np.nan_to_num(options.usd_per_year), np.nan_to_num(options.p50_ms)
@@ -128,19 +141,29 @@ def _shared(
     group: tuple[int, ...], spec: int, plans: Sequence[TargetPlan], options: Options, usd: float, apart: float
 ) -> SharedStudent:
     saved = apart - usd
+    unpriced = [plans[i].target for i in group if plans[i].chosen.usd_per_year is None]
+    without = f" (serving on {', '.join(unpriced)} has no price and is not counted)" if unpriced else ""
     return SharedStudent(
         targets=tuple(plans[i].target for i in group),
         spec=options.specs[spec].model_dump(),
         num_params=next(int(n) for s, n in zip(options.spec_of, options.num_params, strict=True) if s == spec),
         usd_per_year=usd,
         usd_per_year_apart=apart,
-        reason=f"saves ${saved:,.0f} a year" if saved > 0.5 else "costs no more to own than one each",
+        reason=(f"saves ${saved:,.0f} a year" if saved > 0.5 else "costs no more to own than one each") + without,
     )
 
 
-def _reason(plan: TargetPlan, shared: SharedStudent) -> str:
+def _with_chosen(front: tuple[Candidate, ...], chosen: Candidate) -> tuple[Candidate, ...]:
+    """The shared student may lie off this target's front: it is shown there all the same."""
+    found = [*front] if chosen in front else [*front, chosen]
+    return tuple(sorted(found, key=lambda c: (c.latency.p50_ms if c.latency else 0.0, c.num_params)))
+
+
+def _reason(plan: TargetPlan, shared: SharedStudent, wishes: Wishes) -> str:
     """Why this target gets the shared student, and what it would have had alone."""
-    own = "" if plan.chosen.spec == shared.spec else f"; alone {plan.chosen.num_params:,} parameters would do here"
+    best = "the best" if wishes.prefer == "quality" else "the cheapest or fastest"
+    other = f"; alone one of {plan.chosen.num_params:,} parameters would be {best} here"
+    own = "" if plan.chosen.spec == shared.spec else other
     return (
         f"one student of {shared.num_params:,} parameters serves {len(shared.targets)} targets, "
         f"which {shared.reason}{own}"

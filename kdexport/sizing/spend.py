@@ -14,8 +14,7 @@ from kdexport.nouns.student import Recipe
 from kdexport.sizing.ladder import training_seconds
 
 LADDER_SHARE = 1 / 3  # of one full training
-TRAINING_EFFICIENCY = 0.25  # of a 2-core matrix product's speed, small graphs; hours are said as an estimate
-ASSUMED_FLOPS_PER_S_PER_CORE = 0.06e12
+ASSUMED_FLOPS_PER_S_PER_CORE = 0.06e12  # a teacher's large products; 0.1e12 was measured on Zen 4 in fp32
 PROCESS_GIB = 0.6  # Python, torch and a runtime
 TEXT_TRAINING_GIB = 1.0
 TRAINING_BYTES_PER_PARAM = 16  # fp32: weights, gradients, Adam's two moments
@@ -67,7 +66,7 @@ def stage_estimates(
 def _hours(
     project: Project, sizes: Sizes, recipe: Recipe, plans: Sequence[TargetPlan], cores: float, ladder_s: float
 ) -> list[StageEstimate]:
-    speed = ASSUMED_FLOPS_PER_S_PER_CORE * cores * TRAINING_EFFICIENCY
+    speed = ASSUMED_FLOPS_PER_S_PER_CORE * cores
     teacher_gib = PROCESS_GIB + _training_gib(sizes.teacher_params or 0)
     estimates = []
     fits = [t.fit for t in project.teachers if t.fit is not None]
@@ -82,13 +81,15 @@ def _hours(
         memory_gib = _distil_gib(sizes, max(p.chosen.num_params for p in plans))
         estimates.append(StageEstimate(stage="ladder", hours=ladder_s / 3600, memory_gib=memory_gib, basis=basis))
     for number, chosen in enumerate({str(p.chosen.spec): p.chosen for p in plans}.values(), 1):
-        flops = 3 * _flops_of(chosen.spec, sizes) * sizes.transfer_rows * recipe.epochs
+        seconds = training_seconds(
+            _flops_of(chosen.spec, sizes), sizes.transfer_rows * recipe.epochs, recipe.batch_size, recipe.threads
+        )
         estimates.append(
             StageEstimate(
                 stage=f"distil student {number}",
-                hours=flops / speed / 3600,
+                hours=seconds / 3600,
                 memory_gib=_distil_gib(sizes, chosen.num_params),
-                basis=_basis(speed),
+                basis="FLOPs and steps at the speed of a server core; within a factor of three",
             )
         )
     bench = StageEstimate(

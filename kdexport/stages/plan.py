@@ -17,12 +17,12 @@ from kdexport.latency.tail import assumed_tail, percentile_ms
 from kdexport.nouns.calibration import Calibration, LocalSpeed
 from kdexport.nouns.graph import GraphCost, InputShape, LatencyEstimate
 from kdexport.nouns.ladder import Ladder
-from kdexport.nouns.plan import Plan
-from kdexport.nouns.profile import HardwareProfile, Precision
+from kdexport.nouns.plan import Plan, TargetPlan
+from kdexport.nouns.profile import HardwareProfile, Offering, Precision
 from kdexport.nouns.project import Project
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import Recipe
-from kdexport.nouns.target import Target
+from kdexport.nouns.target import LOCAL, Target
 from kdexport.pricing.cost import HOURS_PER_YEAR, SECONDS_PER_YEAR, replicas_for, usd_per_hour
 from kdexport.runtimes import load_runtime
 from kdexport.sizing import quality
@@ -35,12 +35,13 @@ from kdexport.tasks.image_classification import require_memory
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 5
+VERSION = 6
 TOKENIZER_BYTES_PER_PIECE = 16
 GRAPH_BYTES = 6_000
 BYTES_PER_PARAM: dict[Precision, float] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 CPU_FLOOR_MIB = 74.0  # resident: Python, numpy, tokenizers and ONNX Runtime with a small student, measured 2026-11-24
 BATCHES = (4, 16, 64)
+QUICK = 60.0  # seconds: a calibration that took less has a wide interval
 LENGTHS_TIMED = 5  # between them latency is interpolated
 
 
@@ -114,6 +115,7 @@ def plan(
     options = [_options(project, space, here_ms, where) for where in targets]
     plans = [choose(o, wishes, w.target, _notes(w, o)) for o, w in zip(options, targets, strict=True)]
     plans, shared = share(plans, options, [w.target for w in targets], wishes, project.student_usd_per_year)
+    plans = [_told_of_choice(p) for p in plans]
     return Plan(
         targets=tuple(plans),
         stages=tuple(stage_estimates(project, sizes, recipe, plans, cores, ladder_s)),
@@ -152,8 +154,17 @@ def _options(project: Project, space: _Space, preprocess_here_ms: float | None, 
     spec_of, cell_of = np.tile(np.arange(num), len(made)), np.repeat(np.arange(len(made)), num)
     p50_ms = np.concatenate([m.latency.p50_ms if m.latency else np.full(num, np.nan) for m in made])
     batch = np.array([c.batch for c in cells])[cell_of]
-    usd = _usd_per_year(p50_ms, batch, where, project.threads)
+    service = _Service(
+        per_run_ms=np.concatenate([m.service_ms for m in made]),
+        batch=batch,
+        objective_ms=np.concatenate([m.objective_ms for m in made]),
+        bound_ms=np.concatenate([m.bound_ms for m in made]),
+        workers=workers(where.profile, where.target, project.threads),
+    )
+    usd, waiting_ms = _serving(service, where)
     artifact_bytes = np.concatenate([_artifact_bytes(space, c) for c in cells])
+    fits = (artifact_bytes <= (where.target.limits.artifact_bytes or np.inf)).reshape(len(cells), num)
+    fits &= np.nan_to_num(service.bound_ms).reshape(len(cells), num) <= where.target.objective.limit_ms
     return Options(
         specs=space.specs,
         cells=cells,
@@ -165,36 +176,67 @@ def _options(project: Project, space: _Space, preprocess_here_ms: float | None, 
         retention=space.retention,
         latency=[m.latency for m in made],
         p50_ms=p50_ms,
-        objective_ms=np.concatenate([m.objective_ms for m in made]),
-        bound_ms=np.concatenate([m.bound_ms for m in made]),
+        objective_ms=service.objective_ms + waiting_ms,
+        bound_ms=service.bound_ms + waiting_ms,
         usd_per_year=usd,
         usd_per_million=usd / (where.target.traffic.mean_requests_per_s * SECONDS_PER_YEAR / 1e6),
+        allowed=_allowed(cells, fits, where),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Made:
-    """One cell of one target: columns of N. latency: in the objective's scope."""
+    """One cell of one target: columns of N. latency: of one run, in the objective's scope; objective_ms, bound_ms:
+    without waiting; service_ms: how long a run keeps its worker, preprocessing of the whole batch included."""
 
     cell: Cell
     latency: Estimates | None
     objective_ms: np.ndarray
     bound_ms: np.ndarray
+    service_ms: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Service:
+    """Columns of M: what a replica's `workers` do."""
+
+    per_run_ms: np.ndarray
+    batch: np.ndarray
+    objective_ms: np.ndarray
+    bound_ms: np.ndarray
+    workers: int
+
+
+def _allowed(cells: Sequence[Cell], fits: np.ndarray, where: Where) -> np.ndarray:
+    """(M,). On a machine that is not here the speed of a further precision is not measured: it is planned with where
+    the planned one breaks a limit alone. fits: (cells, N) within bytes and latency."""
+    import numpy as np
+
+    allowed = np.ones(fits.shape, dtype=bool)
+    if where.speed is None:
+        planned = planned_precision(where.target)
+        fits_planned = np.array([f for c, f in zip(cells, fits, strict=True) if c.precision == planned])
+        for row, cell in enumerate(cells):
+            if cell.precision != planned and len(fits_planned):
+                allowed[row] = ~fits_planned.any(0)
+    return allowed.ravel()
 
 
 def _calibrated(space: _Space, where: Where, calibration: Calibration) -> _Made:
-    """On this machine: the limit is held against the upper end of the interval, so that it is kept 19 times of 20."""
+    """On this machine: the limit is held against the percentile of the intervals' upper ends, so that it is kept some
+    19 times of 20."""
     assert where.speed is not None
     end_to_end = where.target.objective.scope == "end_to_end"
     by_shape = [calibrated.estimates(calibration, space.specs, space.sizes.num_classes, s) for s in space.shapes]
     at_median = calibrated.estimates(calibration, space.specs, space.sizes.num_classes, space.sizes.shape)
     latency = _plus(at_median, where.speed.preprocess_ms) if end_to_end else at_median
-    medians_ms = _at_lengths(space, [e.p50_ms for e in by_shape])
-    if end_to_end:
-        medians_ms = medians_ms + _preprocess_ms(where.speed, medians_ms.shape[1])
-    objective_ms = percentile_ms(medians_ms, calibration.tail, where.target.objective.percentile)
+    middle, upper = (_at_lengths(space, [getattr(e, end) for e in by_shape]) for end in ("p50_ms", "high_ms"))
+    around_ms = _preprocess_ms(where.speed, middle.shape[1]) if end_to_end else 0.0
+    objective_ms, bound_ms = (
+        percentile_ms(ms + around_ms, calibration.tail, where.target.objective.percentile) for ms in (middle, upper)
+    )
     cell = Cell(calibration.runtime, calibration.precision)
-    return _Made(cell, latency, objective_ms, objective_ms * latency.high_ms / latency.p50_ms)
+    return _Made(cell, latency, objective_ms, bound_ms, at_median.p50_ms + where.speed.preprocess_ms)
 
 
 def _plus(estimates: Estimates, extra_ms: float) -> Estimates:
@@ -232,29 +274,40 @@ def _preprocess_ms(speed: LocalSpeed, kinds: int) -> np.ndarray:
 
 
 def _absent(project: Project, space: _Space, where: Where, preprocess_here_ms: float | None) -> list[_Made]:
-    """On a machine that nobody here has: one cell for each batch size, in the precision that is planned with."""
-    target, profile = where.target, where.profile
-    precision = planned_precision(target)
-    run_cores = cores_of_run(profile, project.threads)
-    host = absent_host(profile, space.sizes.input_kind, preprocess_here_ms)
-    extra = host if target.objective.scope == "end_to_end" else None
-    runtime = _runtime_of(target, profile, precision)
+    """On a machine that nobody here has: a cell for each precision and batch size."""
+    precisions = [planned_precision(where.target)]
+    if not where.profile.is_gpu:  # a GPU's engines are built in the planned precision (stages/engines.py)
+        precisions += [p for p in where.target.precisions if p not in precisions]
     made = []
-    for batch in (1, *(b for b in BATCHES if _may_batch(where, b))):
-        shapes = [s.model_copy(update={"batch": batch}) for s in (space.sizes.shape, *space.shapes)]
-        try:
-            found = [
-                _with_host(absent.estimates(profile, space.costs(s), precision, run_cores, runtime), extra)
-                for s in shapes
-            ]
-        except Unsupported:
-            return [_unknown(Cell(runtime, precision), len(space.specs))]
-        medians_ms = _at_lengths(space, [e.p50_ms for e in found[1:]])
-        objective_ms = percentile_ms(medians_ms, assumed_tail(), target.objective.percentile)
-        if batch > 1:  # at the peak a request first waits for the batch before its own
-            objective_ms = 2 * objective_ms
-        made.append(_Made(Cell(runtime, precision, batch), found[0], objective_ms, objective_ms))
-    return made
+    for precision in precisions:
+        runtime = _runtime_of(where.target, where.profile, precision)
+        if runtime is None:
+            continue
+        for batch in (1, *(b for b in BATCHES if _may_batch(where, b))):
+            try:
+                made.append(_absent_cell(project, space, where, preprocess_here_ms, Cell(runtime, precision, batch)))
+            except Unsupported:
+                return [_unknown(Cell(runtime, precision), len(space.specs))]
+    return made or [_unknown(Cell(where.target.runtimes[0], precisions[0]), len(space.specs))]
+
+
+def _absent_cell(project: Project, space: _Space, where: Where, preprocess_here_ms: float | None, cell: Cell) -> _Made:
+    """Raises Unsupported where facts are missing."""
+    profile, objective = where.profile, where.target.objective
+    host = absent_host(profile, space.sizes.input_kind, preprocess_here_ms)
+    extra = host if objective.scope == "end_to_end" else None
+    run_cores = cores_of_run(profile, project.threads)
+    found = []
+    for shape in (space.sizes.shape, *space.shapes):
+        costs = space.costs(shape.model_copy(update={"batch": cell.batch}))
+        found.append(absent.estimates(profile, costs, cell.precision, run_cores, cell.runtime))
+    service_ms = found[0].p50_ms + cell.batch * host.p50_ms
+    told = [_with_host(e, extra) for e in found]
+    medians_ms = _at_lengths(space, [e.p50_ms for e in told[1:]])
+    objective_ms = percentile_ms(medians_ms, assumed_tail(), objective.percentile)
+    if cell.batch > 1:  # at the peak a request first waits for the batch before its own
+        objective_ms = 2 * objective_ms
+    return _Made(cell, told[0], objective_ms, objective_ms, service_ms)
 
 
 def _may_batch(where: Where, batch: int) -> bool:
@@ -267,12 +320,12 @@ def _unknown(cell: Cell, num: int) -> _Made:
     import numpy as np
 
     blank = np.full(num, np.nan)
-    return _Made(cell, None, blank, blank)
+    return _Made(cell, None, blank, blank, blank)
 
 
-def _runtime_of(target: Target, profile: HardwareProfile, precision: Precision) -> str:
-    fitting = [r for r in target.runtimes if not load_runtime(r).unsupported(precision, profile)]
-    return (fitting or list(target.runtimes))[0]
+def _runtime_of(target: Target, profile: HardwareProfile, precision: Precision) -> str | None:
+    """The first of the target's runtimes that serves the precision there."""
+    return next((r for r in target.runtimes if not load_runtime(r).unsupported(precision, profile)), None)
 
 
 def _with_host(model: Estimates, host: LatencyEstimate | None) -> Estimates:
@@ -290,19 +343,53 @@ def _with_host(model: Estimates, host: LatencyEstimate | None) -> Estimates:
 def _notes(where: Where, options: Options) -> list[str]:
     import numpy as np
 
-    notes = []
-    if np.isnan(options.p50_ms).all():
-        notes.append(f"latency on {where.profile.id} cannot be estimated: its facts lack a peak or the bandwidth")
-    if where.target.offering is None:
-        notes.append(f"target {where.target.id} names no offering: its cost is blank")
-    offering = where.profile.offering(where.target.offering) if where.target.offering else None
-    if offering and offering.vcpus and not where.profile.is_gpu and where.profile.cores_of(offering) is None:
-        notes.append("how many virtual CPUs share a core is not known here: 2 assumed")
-    if any(c.batch > 1 for c in options.cells):
-        notes.append("a batch above 1 assumes a server that batches requests; `run` prices batch 1")
-    if where.profile.is_gpu and where.profile.facts.runtime_floor_mib is None and where.target.limits.memory_mib:
-        notes.append("memory that the runtime itself takes on this device is not known: only the weights are counted")
-    return notes
+    target, profile = where.target, where.profile
+    offering = profile.offering(target.offering) if target.offering else None
+    unknown = np.isnan(options.p50_ms).all()
+    quick = [c for c in where.speed.cells if c.seconds < QUICK] if where.speed else []
+    found = {
+        f"latency on {profile.id} cannot be estimated: {_why_unknown(where)}; limit_ms is not checked": unknown,
+        f"this machine was calibrated for {sum(c.seconds for c in quick):.0f} s only, so the interval is wide: "
+        "`kdexport profiles calibrate` narrows it": quick,
+        f"target {target.id} names no offering: its cost is blank": target.offering is None,
+        _priced_at(target, offering): offering,
+        "how many virtual CPUs share a core is not known here: 2 assumed": (
+            offering and offering.vcpus and not profile.is_gpu and profile.cores_of(offering) is None
+        ),
+        "memory that the runtime itself takes on this device is not known: only the artefact is counted": (
+            profile.is_gpu and profile.facts.runtime_floor_mib is None and target.limits.memory_mib
+        ),
+    }
+    return [note for note, applies in found.items() if applies]
+
+
+def _why_unknown(where: Where) -> str:
+    if where.target.profile == LOCAL:
+        runtimes = " ".join(f"--runtime {r}" for r in where.target.runtimes)
+        return f"none of its runtimes was timed; install one, then `kdexport profiles calibrate {runtimes}`"
+    return "its facts lack a peak or the bandwidth"
+
+
+def _priced_at(target: Target, offering: Offering | None) -> str:
+    """What the money rests on, in words."""
+    traffic = target.traffic
+    assumed = "assumed" if traffic.assumed else "as the target states"
+    price = offering and (offering.price_usd_per_hour or offering.purchase_usd)
+    return (
+        f"cost is of {traffic.mean_requests_per_s:g} requests/s, {traffic.peak_requests_per_s:g} at the peak "
+        f"({assumed}), {target.redundancy} spare replica(s), offering {target.offering}"
+        + (f", price of {price.date.isoformat()}" if price else "")
+    )
+
+
+def _told_of_choice(plan: TargetPlan) -> TargetPlan:
+    """What the chosen engine takes for granted."""
+    chosen, notes = plan.chosen, []
+    if chosen.batch > 1:
+        notes.append(f"batch {chosen.batch} assumes a server that batches requests; `run` prices batch 1")
+    if chosen.precision == "int8":
+        notes.append("int8 is predicted to keep what fp32 keeps; `run` measures it, and keeps fp32 where it does not")
+    return plan.model_copy(update={"notes": (*plan.notes, *notes)}) if notes else plan
 
 
 def _artifact_bytes(space: _Space, cell: Cell) -> np.ndarray:
@@ -333,19 +420,58 @@ def _floor_mib(profile: HardwareProfile) -> float:
     return 0.0 if profile.is_gpu else CPU_FLOOR_MIB
 
 
-def _usd_per_year(p50_ms: np.ndarray, batch: np.ndarray, where: Where, threads: int) -> np.ndarray:
-    """(M,). Replicas at the utilisation ceiling; the cost stage simulates the queue for the chosen one."""
+def _serving(service: _Service, where: Where) -> tuple[np.ndarray, np.ndarray]:
+    """(USD a year, ms that a request waits at the objective's percentile), each (M,).
+
+    Scenario server: a replica is loaded up to max_utilisation, or less where waiting would break the limit; one that
+    breaks it without waiting is loaded to max_utilisation all the same. The cost stage simulates the queue for the
+    chosen one."""
     import numpy as np
 
     target, profile = where.target, where.profile
+    rate_rps = service.workers * service.batch * 1e3 / service.per_run_ms  # of a replica that never rests
+    load = np.full(len(rate_rps), target.max_utilisation)
+    if target.objective.scenario == "server":
+        load = _bearable_load(service, target)
+    known = np.isfinite(rate_rps)
+    peak = target.traffic.peak_requests_per_s
+    replicas = np.full(len(rate_rps), np.nan)
+    replicas[known] = [replicas_for(peak, c, target.redundancy) for c in (load * rate_rps)[known].tolist()]
+    waiting_ms = np.zeros(len(rate_rps))
+    if target.objective.scenario == "server":
+        used = peak / ((replicas - target.redundancy) * rate_rps)
+        waiting_ms = np.nan_to_num(queue_ms(service.per_run_ms, used, service.workers, target.objective.percentile))
+        waiting_ms = np.where(service.batch > 1, 0.0, waiting_ms)  # batches wait for each other: counted before
     hourly = usd_per_hour(profile.offering(target.offering) if target.offering else None, profile)
-    if hourly is None:
-        return np.full(len(p50_ms), np.nan)
-    capacity_rps = target.max_utilisation * workers(profile, target, threads) * batch * 1e3 / p50_ms
-    peak, known = target.traffic.peak_requests_per_s, np.isfinite(capacity_rps)
-    replicas = np.full(len(p50_ms), np.nan)
-    replicas[known] = [replicas_for(peak, c, target.redundancy) for c in capacity_rps[known].tolist()]
-    return replicas * hourly * HOURS_PER_YEAR
+    return replicas * (np.nan if hourly is None else hourly) * HOURS_PER_YEAR, waiting_ms
+
+
+def _bearable_load(service: _Service, target: Target) -> np.ndarray:
+    """The highest utilisation, at most max_utilisation, at which bound plus waiting keeps the limit; by bisection."""
+    import numpy as np
+
+    low, high = np.full(len(service.batch), 1e-3), np.full(len(service.batch), target.max_utilisation)
+    for _ in range(20):
+        middle = (low + high) / 2
+        waiting_ms = queue_ms(service.per_run_ms, middle, service.workers, target.objective.percentile)
+        keeps = service.bound_ms + waiting_ms <= target.objective.limit_ms
+        low, high = np.where(keeps, middle, low), np.where(keeps, high, middle)
+    hopeless = (service.bound_ms > target.objective.limit_ms) | (service.batch > 1)
+    return np.where(hopeless, target.max_utilisation, low)
+
+
+def queue_ms(service_ms: np.ndarray, utilisation: np.ndarray, workers: int, percentile: float) -> np.ndarray:
+    """ms waited, of Poisson arrivals at `workers` that share a queue, about constant service times (M,).
+
+    P(wait > t) = P(wait) exp(-t / scale); P(wait) = utilisation^(sqrt(2 (c + 1)) - 1), scale = service / (2 c
+    (1 - utilisation)): Sakasegawa 1977 with the exponential tail of heavy traffic (Kingman 1962)."""
+    import numpy as np
+
+    load = np.clip(utilisation, 1e-9, 0.999)
+    chance = load ** (np.sqrt(2 * (workers + 1)) - 1)
+    scale_ms = service_ms / (2 * workers * (1 - load))
+    waited: np.ndarray = scale_ms * np.log(np.maximum(chance / (1 - percentile / 100), 1.0))
+    return waited
 
 
 def absent_host(profile: HardwareProfile, input_kind: str, preprocess_here_ms: float | None) -> LatencyEstimate:

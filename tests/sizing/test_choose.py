@@ -64,6 +64,7 @@ def options(*rows: Row) -> Options:
         bound_ms=1.5 * p50_ms,
         usd_per_year=column(r.usd for r in rows),
         usd_per_million=column(r.usd / 31.536 for r in rows),
+        allowed=np.ones(len(rows), bool),
     )
 
 
@@ -150,7 +151,7 @@ def test_two_limits_that_must_give_way_together_are_said_together() -> None:
         ({}, {"max_params": 10}, "1,000 parameters are over max_params 10", "max_params"),
         ({"artifact_bytes": 10}, {}, "4,000 bytes are over the target's artifact_bytes 10", "artifact_bytes"),
         ({"memory_mib": 10}, {}, "74 MiB are over the target's memory_mib 10", "memory"),
-        ({}, {"max_usd_per_million": 1.0}, "3.17 USD per million is over max_usd_per_million 1", "usd"),
+        ({}, {"max_usd_per_million": 1.0}, "3.171 USD per million is over max_usd_per_million 1", "usd"),
     ],
 )
 def test_every_limit_is_named_where_it_cannot_be_kept(
@@ -174,6 +175,7 @@ rows_of = st.lists(
     ),
     min_size=1,
     max_size=12,
+    unique_by=lambda row: row.name,  # one student is one candidate of a cell
 )
 
 
@@ -206,6 +208,34 @@ def test_the_front_is_a_front(rows: list[Row]) -> None:
     assert all(a[1] <= b[1] for a, b in pairwise(on))  # fastest first
 
 
+def test_a_price_that_is_not_known_keeps_no_limit_of_money() -> None:
+    found = planned(Row(1, 0.98, 1.0), max_usd_per_million=1.0)
+    assert not found.feasible
+    assert "its price is not known" in found.nearest
+    assert "met with an offering with a price" in found.nearest
+
+
+def test_limits_in_words_are_not_rounded_into_each_other() -> None:
+    tight = TARGET.model_copy(update={"objective": TARGET.objective.model_copy(update={"limit_ms": 1000.0})})
+    nearest = planned(Row(1, 0.98, 1004 / 1.5), target=tight).nearest
+    assert "p99 1,004 ms is over limit_ms 1,000" in nearest
+    assert "met with limit_ms 1004" in nearest
+
+
+def test_of_limits_that_must_give_way_together_the_worst_is_told_first() -> None:
+    small = TARGET.model_copy(update={"limits": TARGET.limits.model_copy(update={"artifact_bytes": 390})})
+    found = planned(Row(1, 0.98, 100.0, params=100), target=small)
+    assert found.binding == "latency"
+    assert found.nearest.startswith("p99")
+
+
+def test_what_is_not_allowed_is_neither_taken_nor_shown_nor_counted() -> None:
+    table = replace(options(Row(1, 0.99, 0.1), Row(2, 0.98, 1.0)), allowed=np.array([False, True]))
+    found = choose(table, WISHES, TARGET, ())
+    assert [c.spec["hidden_size"] for c in (found.chosen, *found.front)] == [2, 2]
+    assert "1 candidates of 1 " in found.reason
+
+
 @given(rows_of, st.sampled_from(("cheapest", "quality")))
 def test_a_dearer_price_of_all_options_changes_no_choice(rows: list[Row], prefer: Any) -> None:
     dearer = [replace(r, usd=2 * r.usd) for r in rows]
@@ -215,6 +245,9 @@ def test_a_dearer_price_of_all_options_changes_no_choice(rows: list[Row], prefer
 def test_a_long_front_is_thinned_and_keeps_its_ends() -> None:
     rows = [Row(n, 0.9 + n / 1000, float(n), params=n) for n in range(1, 99)]
     loose = TARGET.model_copy(update={"objective": TARGET.objective.model_copy(update={"limit_ms": 1e9})})
-    shown = [c.spec["hidden_size"] for c in planned(*rows, target=loose).front]
-    assert len(shown) == SHOWN
+    found = planned(*rows, target=loose, min_retention=0.95)
+    shown = [c.spec["hidden_size"] for c in found.front]
+    assert len(shown) == SHOWN + 1  # and the chosen one
+    assert found.front_size == 98
+    assert found.chosen in found.front
     assert (shown[0], shown[-1]) == (1, 98)

@@ -9,7 +9,7 @@ from kdexport.backbones import backbone_of, parse_spec
 from kdexport.nouns.graph import InputShape
 from kdexport.nouns.ladder import Rung
 from kdexport.nouns.spec import StudentSpec
-from kdexport.sizing.ladder import FIRST_SHARES, better_half, climb, ladder_cost_seconds, spread, training_seconds
+from kdexport.sizing.ladder import FIRST_SHARES, better_half, climb, spread, training_seconds
 
 SHAPE = InputShape(batch=1, tokens=16)
 STEPS = 5000
@@ -60,7 +60,8 @@ def test_the_order_of_the_candidates_changes_nothing(order: list[int], budget_se
     one = climb(SPECS, params, seconds, STEPS, budget_seconds)
     other = climb([SPECS[i] for i in order], params[order], seconds[order], STEPS, budget_seconds)
     assert [SPECS[i] for i in one.first] == [SPECS[order[i]] for i in other.first]
-    assert (one.shares, one.seconds) == (other.shares, pytest.approx(other.seconds))
+    assert one.shares == other.shares
+    assert one.seconds == pytest.approx(other.seconds)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,6 @@ def test_a_larger_budget_buys_longer_schedules(
     params, full_seconds = params_of(SPECS), np.full(len(SPECS), 100.0)
     found = climb(SPECS, params, full_seconds, STEPS, budget_seconds)
     assert (found.shares, found.seconds) == (shares, seconds)
-    assert ladder_cost_seconds(SPECS, params, full_seconds, STEPS, budget_seconds) == seconds
 
 
 @pytest.mark.parametrize(("steps", "shortest"), [(5000, 1 / 32), (1000, 1 / 8), (400, 1 / 4), (10, 1 / 4)])
@@ -106,10 +106,9 @@ def test_a_small_budget_is_spent_on_cheap_students() -> None:
     assert seconds[list(poor.first)].max() < seconds[list(rich.first)].max()
 
 
-def test_where_nothing_fits_the_cheapest_ladder_is_planned_and_costs_no_more_than_the_budget() -> None:
+def test_where_nothing_fits_the_cheapest_ladder_is_planned_all_the_same() -> None:
     params, seconds = params_of(SPECS), np.linspace(100, 200, len(SPECS))
     assert climb(SPECS, params, seconds, STEPS, 0.1).shares == (min(FIRST_SHARES),)
-    assert ladder_cost_seconds(SPECS, params, seconds, STEPS, 0.1) == 0.1
 
 
 def test_training_time_grows_with_arithmetic_and_with_steps() -> None:

@@ -52,6 +52,7 @@ def options(usd: list[float], quality: list[float]) -> Options:
         bound_ms=p50_ms,
         usd_per_year=np.array([0.0 if u == BREAKS else u for u in usd]),
         usd_per_million=np.zeros(len(usd)),
+        allowed=np.ones(len(usd), bool),
     )
 
 
@@ -81,7 +82,9 @@ def test_one_student_is_taken_where_owning_a_second_costs_more_than_serving_save
     assert sizes(plans) == [2, 2]
     assert found[0].usd_per_year == 400 + 110 + 1000
     assert found[0].usd_per_year_apart == 100 + 110 + 2 * 1000
-    assert plans[0].reason.endswith("serves 2 targets, which saves $700 a year; alone 1,000 parameters would do here")
+    assert plans[0].reason.endswith(
+        "serves 2 targets, which saves $700 a year; alone one of 1,000 parameters would be the cheapest or fastest here"
+    )
     assert plans[1].reason.endswith("serves 2 targets, which saves $700 a year")
 
 
@@ -107,6 +110,12 @@ def test_where_quality_is_preferred_no_target_gives_any_up_to_share() -> None:
     plans, found = shared([100, BREAKS], [100, 100], owning=1e6, quality=[0.95, 0.98], prefer="quality")
     assert sizes(plans) == [1, 2]
     assert found == []
+
+
+def test_targets_that_alone_have_the_same_best_student_keep_it_when_they_share() -> None:
+    plans, found = shared([100, 100], [100, 100], quality=[0.9500, 0.9505], prefer="quality")
+    assert sizes(plans) == [2, 2]
+    assert found[0].targets == ("t0", "t1")
 
 
 prices = st.lists(st.sampled_from((100.0, 200.0, 500.0, BREAKS)), min_size=3, max_size=3)

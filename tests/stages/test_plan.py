@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdexport import catalogue
 from kdexport.backbones import InputShape, backbone_of, parse_spec
@@ -26,6 +28,7 @@ from kdexport.stages.plan import (
     cores_of_run,
     plan,
     planned_precision,
+    queue_ms,
     workers,
 )
 from kdexport.tasks import image_classification
@@ -349,3 +352,59 @@ def test_pictures_that_do_not_fit_into_memory_are_refused_before_any_work(monkey
         BadInput, match=r"80,000 pictures of 64 x 64 x 3 are 0\.92 GiB of pixels; 0\.60 GiB are allowed"
     ):
         planned_pictures(PICTURES)
+
+
+def test_a_further_precision_is_planned_elsewhere_only_where_the_planned_one_breaks_a_limit() -> None:
+    """int8 is a quarter of the bytes; on a machine that is not here nobody measured that it is faster."""
+    where = catalogue.target("raspberry-pi-5", "")
+    assert {"fp32", "int8"} <= set(where.precisions)
+    profile = catalogue.profile(where.profile, "")
+    roomy = planned(where, profile, here=False, prefer="quality").targets[0].chosen
+    limits = where.limits.model_copy(update={"artifact_bytes": 200_000})
+    tight = planned(
+        where.model_copy(update={"limits": limits}), profile, here=False, prefer="quality", min_retention=0.01
+    ).targets[0]
+    assert roomy.precision == "fp32"
+    assert tight.chosen.precision == "int8"
+    assert any("int8 is predicted to keep what fp32 keeps" in note for note in tight.notes)
+
+
+@given(st.floats(0.01, 0.98), st.floats(0.01, 0.98), st.integers(1, 16), st.sampled_from((90, 95, 99)))
+def test_a_busier_replica_never_makes_a_request_wait_less(one: float, other: float, workers: int, p: float) -> None:
+    quiet, busy = sorted((one, other))
+    waits = queue_ms(np.array([2.0, 2.0]), np.array([quiet, busy]), workers, p)
+    assert waits[0] <= waits[1]
+    assert queue_ms(np.array([2.0]), np.array([busy]), workers + 1, p)[0] <= waits[1]
+
+
+def test_waiting_is_that_of_a_simulated_queue() -> None:
+    """One worker, constant service of 1 ms, Poisson arrivals at 0.7: Lindley's recursion."""
+    chance = np.random.default_rng(0)
+    gaps_ms, wait, waits = chance.exponential(1 / 0.7, 400_000), 0.0, []
+    for gap_ms in gaps_ms.tolist():
+        wait = max(0.0, wait + 1.0 - gap_ms)
+        waits.append(wait)
+    found = queue_ms(np.array([1.0]), np.array([0.7]), 1, 99)[0]
+    assert found == pytest.approx(np.percentile(waits, 99), rel=0.15)
+
+
+def test_under_load_a_tighter_limit_needs_more_replicas() -> None:
+    where, profile = catalogue.target("c7g-large", ""), catalogue.profile("graviton3", "")
+    busy = where.traffic.model_copy(update={"mean_requests_per_s": 5e4, "peak_requests_per_s": 1e5})
+    found = []
+    for limit_ms in (0.3, 1.0, 50.0):
+        objective = where.objective.model_copy(update={"scenario": "server", "limit_ms": limit_ms})
+        there = where.model_copy(update={"traffic": busy, "objective": objective})
+        chosen = planned(there, profile, here=False).targets[0].chosen
+        assert chosen.bound_ms is not None
+        assert chosen.bound_ms <= limit_ms
+        found.append(chosen.usd_per_year or 0)
+    assert found == sorted(found, reverse=True)
+    assert found[0] > found[-1]
+
+
+def test_money_says_what_it_rests_on() -> None:
+    where = catalogue.target("l4", "")
+    (note,) = (n for n in planned(where, catalogue.profile("l4", ""), here=False).targets[0].notes if "cost is of" in n)
+    assert "(assumed)" in note
+    assert str(where.offering) in note
