@@ -108,7 +108,7 @@ def sections_of(arguments: argparse.Namespace) -> dict[str, Any]:
     if cells:
         rows = [cell_row(*cell, arguments.seed, arguments.quick, arguments.work) for cell in cells]
         found[f"seed {arguments.seed}"] = rows
-    if arguments.only in (None, "quota") and not arguments.quick:
+    if arguments.only == "quota":
         found["quota"] = quota_rows(arguments.seed)
     return found
 
@@ -259,15 +259,22 @@ def figures(calibration: Calibration, points: Sequence[Measured]) -> dict[str, A
             "tail": calibration.tail,
         },
         "extrapolated": float(extrapolated.mean()),
-        "baselines": {
-            name: accuracy(values, ms) for name, values in baselines(calibration, points).items()
-        },
-        "points": [
-            {"spec": p.spec, "num_classes": p.num_classes, "shape": p.shape.model_dump(), "measured_ms": p.ms,
-             "estimated_ms": float(e), "low_ms": float(lo), "high_ms": float(hi)}
-            for p, e, lo, hi in zip(points, estimated, low, high, strict=True)
-        ],
-    }  # fmt: skip
+        "baselines": {name: accuracy(values, ms) for name, values in baselines(calibration, points).items()},
+        "held_out": graph_rows(points, estimated, low, high),
+    }
+
+
+def graph_rows(
+    points: Sequence[Measured], estimated: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> list[dict[str, Any]]:
+    """runs: [batch, tokens or side, measured_ms, estimated_ms, low_ms, high_ms] of each shape, 5 digits."""
+    rows: dict[str, dict[str, Any]] = {}
+    for point, *ms in zip(points, estimated, low, high, strict=True):
+        key = content_key(point.spec, point.num_classes)
+        row = rows.setdefault(key, {"spec": point.spec, "num_classes": point.num_classes, "runs": []})
+        extent = point.shape.tokens or point.shape.height
+        row["runs"].append([point.shape.batch, extent, *(float(f"{value:.5g}") for value in (point.ms, *ms))])
+    return list(rows.values())
 
 
 def predict(calibration: Calibration, points: Sequence[Measured]) -> tuple[np.ndarray, ...]:
@@ -453,13 +460,14 @@ def document_of(sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def overall(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    points = [p for row in rows for p in row["points"]]
-    estimated, ms = (np.array([p[key] for p in points]) for key in ("estimated_ms", "measured_ms"))
-    inside = [p["low_ms"] <= p["measured_ms"] <= p["high_ms"] for p in points]
+    graphs = [graph for row in rows for graph in row["held_out"]]
+    _, _, ms, estimated, low, high = np.array([run for graph in graphs for run in graph["runs"]]).T
     worst = min(b["within_10_percent"] for row in rows for b in row["by_backbone"].values())
-    graphs = len({content_key(p["spec"]) for p in points})
-    found = accuracy(estimated, ms) | {"coverage_90": float(np.mean(inside)), "worst_cell_within_10_percent": worst}
-    return found | {"graphs": graphs}
+    return accuracy(estimated, ms) | {
+        "coverage_90": float(((low <= ms) & (ms <= high)).mean()),
+        "worst_cell_within_10_percent": worst,
+        "graphs": len({content_key(graph["spec"], graph["num_classes"]) for graph in graphs}),
+    }
 
 
 def overall_baselines(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

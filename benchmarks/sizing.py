@@ -300,6 +300,7 @@ class Timings(Noun):
     p50_ms: tuple[float, ...]
     p95_ms: tuple[float, ...]
     n: int
+    spread: float  # of the passes: largest over least p95, minus one, of the median student
 
 
 def timings(data: Data, grid: Sequence[Sized]) -> Timings:
@@ -317,7 +318,8 @@ def timings(data: Data, grid: Sequence[Sized]) -> Timings:
             for i in np.random.default_rng(turn).permutation(len(grid)):
                 found[turn, i] = _p50_and_p95_ms(predictors[i].predict, requests, run.environment.id)
         p50_ms, p95_ms = np.median(found, axis=0).T
-        return Timings(p50_ms=tuple(p50_ms.tolist()), p95_ms=tuple(p95_ms.tolist()), n=TIMED_SAMPLES)
+        spread = float(np.median(found[:, :, 1].max(0) / found[:, :, 1].min(0)) - 1)
+        return Timings(p50_ms=tuple(p50_ms.tolist()), p95_ms=tuple(p95_ms.tolist()), n=TIMED_SAMPLES, spread=spread)
 
     bundles = [s.bundle_sha256 for s in grid]
     return run.workspace.stage("timings", GRID_VERSION, [bundles, run.machine_measured], Timings, make)
@@ -448,6 +450,7 @@ def figures_of(
         "grid_s": grid_s,
         "ladder_s": ladder.seconds,
         "ladder_trainings": len(ladder.rungs),
+        "timing_spread": timed.spread,
         "met": sum(r["over_limit"] <= 0 for r in rows) / len(rows),
         "worst_over_limit": max(0.0, *(r["over_limit"] for r in rows)),
         "median_use": median(uses) if uses else 1.0,

@@ -87,10 +87,10 @@ def _text(wishes: Wishes, name: str, profile: HardwareProfile | None) -> str:
         *_offering_lines(offering, profile, chosen=wishes.offering is not None),
         f"runtimes: [{', '.join(runtimes)}]",
         f"precisions: [{', '.join(precisions)}]",
-        f"objective: {{percentile: 99, limit_ms: {wishes.p99_ms:g}, scope: end_to_end, "
+        f"objective: {{percentile: 99, limit_ms: {wishes.p99_ms!r}, scope: end_to_end, "
         f"scenario: {'server' if rented else 'single_stream'}}}",
         line(
-            f"traffic: {{mean_requests_per_s: {mean:g}, peak_requests_per_s: {peak:g}, "
+            f"traffic: {{mean_requests_per_s: {mean!r}, peak_requests_per_s: {peak!r}, "
             f"assumed: {str(assumed).lower()}}}",
             "look at the real traffic" if assumed else "as you said",
         ),

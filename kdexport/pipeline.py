@@ -896,7 +896,8 @@ def run(
     from kdexport.reporting.files import write_report
 
     this = open_run(Path(project), Path(out), progress_for, on_stage)
-    this.quality_from = "ladder" if climb else "prior"
+    asked = this.project.training.ladder_minutes  # nothing is spent on it that the project has not granted
+    this.quality_from = "prior" if not climb else "ladder" if asked else "known"
     with this.workspace.locked():
         if remeasure:
             this.workspace.forget_measurements()

@@ -57,7 +57,7 @@ teachers:
 targets: [local-cpu, l4]
 max_params: 200000
 min_retention: 0.5
-training: {epochs: 1, augment_per_row: 1, batch_size: 16}
+training: {epochs: 1, augment_per_row: 1, batch_size: 16, ladder_minutes: 0.3}
 """
 
 

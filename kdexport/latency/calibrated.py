@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
 from statistics import median
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from kdexport import registry
-from kdexport.backbones import Backbone, InputShape, backbone_of, parse_spec
+from kdexport.backbones import InputShape, backbone_of, parse_spec
 from kdexport.errors import BadInput, MissingPackage
-from kdexport.latency import grid, physics, timing
+from kdexport.latency import physics, spending, timing
 from kdexport.latency.estimates import Estimates
+from kdexport.latency.spending import InputKind
 from kdexport.latency.timing import OpenGraph
 from kdexport.measure.environment import fingerprint
 from kdexport.nouns.calibration import Calibration, TimedPoint
@@ -36,30 +35,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MODEL = "calibrated on this machine"
-InputKind = Literal["text", "image"]
 Progress = Callable[[int, int, str], None]  # seconds spent, seconds allowed, what was timed
 
-SHAPES: dict[InputKind, int] = {"text": 8, "image": 4}  # of one graph; a picture's side is the graph's
-FEW_SHAPES: dict[InputKind, int] = {"text": 5, "image": 3}  # in a hurry: graphs tell more than shapes
-HURRY_SECONDS, HURRIED_VISITS = 30.0, 0.6
 TAIL_SHARE = 0.05  # of the time: one input again and again
 TAIL_SHAPES, TAIL_NEAR_MS = 3, 0.5
 TAIL_PERCENTILES = (90, 95, 99, 99.9)
-LATER_VISITS = 1.5  # time kept for all later visits over that of the first ones: about three, warm-up is shorter
 LEAST_SHARE = 0.7  # of the time is for graphs, however long the libraries take to load
-FIRST_GRAPHS = 4
-DEAR_PARAMS_PER_S = 0.5e6  # of the time: a graph of more takes too much of it to be written and opened
-DEAR_SHARE = 1 / 1500  # of the time: a run that takes longer is timed at a smaller batch, or not at all
-MATMUL_SIZE = 256  # micro-benchmark that says how long a run will take, before any was timed
-SPREAD_SPEED = 0.5  # of that speed, whole graphs
 
 COVERAGE = 0.9
 FOLDS = 10
 END_SHARE = 0.7  # of a graph's sizes at an end of the range: it marks the range, and stays in every fold
-FEWEST_GRAPHS = 4  # of a backbone, to fit it alone
+FEWEST_GRAPHS, ENOUGH_GRAPHS = 4, 16  # of a backbone, to fit it alone; and to learn speeds that change with size
 MIN_HALF_WIDTH = 0.02  # of ln: no interval is narrower than the agreement of two visits
 TRUSTED_SPREAD, MIN_TRUSTED_SHARE = 0.02, 0.3
 POOLED_HALF_WIDTH = 0.7  # at least, of ln, for a backbone that was never timed: a factor of two
+OUTSIDE_HALF_WIDTH = 0.1  # of ln, added for each factor of e outside the range that was timed: assumed
 FARTHER = 4.0  # a run of this many times the most multiply-adds timed is outside the range
 
 
@@ -84,12 +74,15 @@ def calibrate(
         tell(min(int(monotonic() - started), int(max_seconds)), int(max_seconds), what)
 
     report("loads the runtime")
-    queues = _queues(input_kinds, seed, max_seconds)
-    timing.open_graph(_smallest(queues[0].backbone), runtime, precision, environment.threads)
+    queues = spending.queues_of(input_kinds, seed, max_seconds)
+    small = spending.smallest(queues[0].backbone)
+    timing.open_graph(small, runtime, precision, environment.threads)
     end = max(started + max_seconds, monotonic() + LEAST_SHARE * max_seconds)
     deadline = end - TAIL_SHARE * max_seconds
-    graphs = _open_graphs(queues, runtime, precision, environment.threads, deadline, max_seconds, report)
-    _visit_again(graphs, deadline, report)
+    dear = spending.dear_of(small, runtime, precision, environment.threads, max_seconds)
+    hurried = max_seconds <= spending.HURRY_SECONDS
+    graphs = spending.open_graphs(queues, dear, runtime, precision, environment.threads, deadline, hurried, report)
+    spending.visit_again(graphs, deadline, report)
     points = [point for graph in graphs for point in _points(graph)]
     tail = _tail(graphs, max_seconds * TAIL_SHARE)
     found = Calibration(
@@ -117,109 +110,6 @@ def version_of(runtime: str) -> str:
             f"{runtime} is not installed: {load_runtime(runtime).missing() or 'no package provides it'}"
         )
     return found[1]
-
-
-def _open_graphs(
-    queues: Sequence[_Queue],
-    runtime: str,
-    precision: Precision,
-    threads: int,
-    deadline: float,
-    max_seconds: float,
-    report: Callable[[str], None],
-) -> list[OpenGraph]:
-    """Open and time graphs until what is left of the time is needed to time all of them once more."""
-    dear_flops = max_seconds * DEAR_SHARE * SPREAD_SPEED * matmul_flops_per_s()
-    dear_params = max_seconds * DEAR_PARAMS_PER_S
-    later_visits = HURRIED_VISITS if max_seconds <= HURRY_SECONDS else LATER_VISITS
-    opened: list[OpenGraph] = []
-    visiting_s = 0.0
-    while True:
-        queue = min(queues, key=lambda q: q.spent_s / q.weight)
-        if opened and monotonic() + later_visits * visiting_s + queue.spent_s / max(queue.opened, 1) > deadline:
-            return opened
-        begin = monotonic()
-        graph = timing.open_graph(_affordable(queue, dear_flops, dear_params), runtime, precision, threads)
-        opening = monotonic()
-        graph.visit()
-        now = monotonic()
-        queue.spent_s += now - begin
-        queue.opened += 1
-        visiting_s += now - opening
-        opened.append(graph)
-        report(f"{len(opened)} graphs")
-
-
-@dataclass
-class _Queue:
-    """The graphs of one backbone, and the time they took."""
-
-    backbone: Backbone
-    planned: Iterator[grid.PlannedGraph]
-    weight: float
-    spent_s: float = 0.0
-    opened: int = 0
-
-
-def _queues(input_kinds: Sequence[InputKind], seed: int, max_seconds: float) -> list[_Queue]:
-    shapes = FEW_SHAPES if max_seconds <= HURRY_SECONDS else SHAPES
-    return [_Queue(b, grid.planned(b, shapes[b.input_kind], seed), _weight(b)) for b in _backbones(input_kinds)]
-
-
-def _smallest(backbone: Backbone) -> grid.PlannedGraph:
-    """A graph that opens at once: what takes long is loading the libraries."""
-    first = islice(grid.planned(backbone, 1, seed=0), FIRST_GRAPHS)
-    return min(first, key=lambda p: backbone.cost(p.spec, p.num_classes, p.shapes[0]).num_params)
-
-
-def _backbones(input_kinds: Sequence[InputKind]) -> list[Backbone]:
-    found = [registry.load("backbones", name) for name in registry.names("backbones")]
-    return [b for b in found if b.input_kind in input_kinds]  # type: ignore[misc]
-
-
-def _weight(backbone: Backbone) -> int:
-    """A backbone gets time by the pairs of sizes that it has: more of them take more graphs to span."""
-    return len(backbone.SIZE_FIELDS) ** 2
-
-
-def _affordable(queue: _Queue, dear_flops: float, dear_params: float) -> grid.PlannedGraph:
-    """The next graph, its dear shapes at a smaller batch or left out; a dear one, or with no shape left, is skipped."""
-    while True:
-        planned = next(queue.planned)
-        shapes = []
-        for shape in planned.shapes:
-            cost = queue.backbone.cost(planned.spec, planned.num_classes, shape)
-            batch = max(1, int(shape.batch * min(1.0, dear_flops / cost.flops)))
-            if cost.flops * batch / shape.batch <= dear_flops and cost.num_params <= dear_params:
-                shapes.append(shape.model_copy(update={"batch": batch}))
-        if shapes:
-            return grid.PlannedGraph(planned.spec, planned.num_classes, tuple(dict.fromkeys(shapes)))
-
-
-def matmul_flops_per_s() -> float:
-    """Of one fp32 matrix product of a size that every machine reaches its speed at."""
-    import numpy as np
-
-    square = np.ones((MATMUL_SIZE, MATMUL_SIZE), np.float32)
-    seconds = []
-    for _ in range(5):
-        begin = monotonic()
-        square @ square
-        seconds.append(monotonic() - begin)
-    return 2.0 * MATMUL_SIZE**3 / max(min(seconds), 1e-6)
-
-
-def _visit_again(graphs: Sequence[OpenGraph], deadline: float, report: Callable[[str], None]) -> None:
-    """Round after round over the shapes whose two quickest visits differ, until all agree or the time is over."""
-    while True:
-        left = [graph for graph in graphs if not graph.settled()]
-        for graph in left:
-            if monotonic() > deadline:
-                return
-            graph.visit()
-            report(f"{len(graphs)} graphs, {len(left)} again")
-        if not left or max(len(blocks) for graph in left for blocks in graph.visits) >= timing.MOST_VISITS:
-            return
 
 
 def _points(graph: OpenGraph) -> Iterator[TimedPoint]:
@@ -310,7 +200,7 @@ def estimates_at(
         p50_ms[members] = np.maximum(fitted.law.predict_ms(found), 1e-6)
         distance = _distance_log(fitted, _sizes(mine, [num_classes] * len(mine), at), found["flops"])
         extrapolated[members] = (distance > 0) | (fitted is model.pooled)
-        half_width_log[members] = fitted.half_width_log * (1 + distance)
+        half_width_log[members] = fitted.half_width_log * (1 + distance) + OUTSIDE_HALF_WIDTH * distance
     factor = np.exp(half_width_log)
     return Estimates(
         p50_ms=p50_ms,
@@ -370,9 +260,10 @@ def _fit_points(points: Sequence[TimedPoint], specs: Sequence[StudentSpec]) -> F
     sizes = _sizes(specs, classes, shapes)
     of_spec = sizes[:, : -len(RUN_SIZES)]
     ends = ((of_spec == of_spec.min(0)) | (of_spec == of_spec.max(0))).mean(1) > END_SHARE
+    law, width = _best_law(found, median_ms, groups, _trusted(points), ends)
     return Fitted(
-        law=physics.fit(found, median_ms),
-        half_width_log=max(MIN_HALF_WIDTH, _left_out_quantile(found, median_ms, groups, _trusted(points), ends)),
+        law=law,
+        half_width_log=max(MIN_HALF_WIDTH, width),
         lowest=sizes.min(0),
         highest=sizes.max(0),
         most_flops=float(found["flops"].max()),
@@ -390,9 +281,9 @@ def _pool(points: Sequence[Sequence[TimedPoint]], found: Sequence[physics.Quanti
     backbones = np.repeat(np.arange(len(points)), [len(mine) for mine in points])
     trusted = _trusted([p for mine in points for p in mine])
     none = np.zeros(len(median_ms), bool)
-    width = _left_out_quantile(together, median_ms, backbones, trusted, none) if len(points) > 1 else 0.0
+    width = _left_out_quantile(together, median_ms, backbones, trusted, none, ()) if len(points) > 1 else 0.0
     return Fitted(
-        law=physics.fit(together, median_ms),
+        law=physics.fit(together, median_ms, ()),
         half_width_log=max(POOLED_HALF_WIDTH, width),
         lowest=np.empty(0),
         highest=np.empty(0),
@@ -400,6 +291,22 @@ def _pool(points: Sequence[Sequence[TimedPoint]], found: Sequence[physics.Quanti
         graphs=0,
         quantities=together,
     )
+
+
+def _best_law(
+    found: physics.Quantities, median_ms: np.ndarray, groups: np.ndarray, trusted: np.ndarray, ends: np.ndarray
+) -> tuple[physics.Physics, float]:
+    """The fitted sum and its left-out quantile. Of few graphs the sum that misses graphs left out by least, and a wider
+    quantile by as much as graphs are missing: few errors say little about the next."""
+    number = int(groups.max()) + 1
+    common = {name: found[name] for name in physics.COMMON}
+    kinds = [(found, physics.BENT), (found, ()), (common, ())]
+    tried = [
+        (_left_out_quantile(some, median_ms, groups, trusted, ends, bent), some, bent)
+        for some, bent in (kinds if number < ENOUGH_GRAPHS else kinds[:1])
+    ]
+    width, some, bent = min(tried, key=lambda kind: kind[0])
+    return physics.fit(some, median_ms, bent), width * max(1.0, ENOUGH_GRAPHS / number)
 
 
 def _trusted(points: Sequence[TimedPoint]) -> np.ndarray:
@@ -411,7 +318,12 @@ def _trusted(points: Sequence[TimedPoint]) -> np.ndarray:
 
 
 def _left_out_quantile(
-    found: physics.Quantities, median_ms: np.ndarray, groups: np.ndarray, trusted: np.ndarray, kept: np.ndarray
+    found: physics.Quantities,
+    median_ms: np.ndarray,
+    groups: np.ndarray,
+    trusted: np.ndarray,
+    kept: np.ndarray,
+    bent: Sequence[str] = physics.BENT,
 ) -> float:
     """COVERAGE quantile of |ln(predicted / timed)| of points whose group was left out, each group weighing the same.
 
@@ -423,7 +335,7 @@ def _left_out_quantile(
     for fold in range(min(FOLDS, number)):
         out = (groups % FOLDS == fold) & ~kept
         if out.any() and not out.all():
-            law = physics.fit({n: v[~out] for n, v in found.items()}, median_ms[~out])
+            law = physics.fit({n: v[~out] for n, v in found.items()}, median_ms[~out], bent)
             predicted = law.predict_ms({n: v[out] for n, v in found.items()})
             errors[out] = np.abs(np.log(np.maximum(predicted, 1e-6) / median_ms[out]))
     counted = trusted & np.isfinite(errors)

@@ -26,4 +26,5 @@ class Ladder(Noun):
     )
     dev_rows: int = Field(gt=0)
     seconds: float = Field(ge=0, description="measured: spent on all rungs")
+    complete: bool = Field(default=True, description="did the budget last for all students of the first round?")
     budget_seconds: float

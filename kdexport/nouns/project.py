@@ -95,7 +95,9 @@ class Training(Noun):
     dropout: float = Field(default=0.1, ge=0, lt=1, description="while training")
     usd_per_hour: float | None = Field(default=None, ge=0, description="of the machine that trains; none: not stated")
     ladder_minutes: float | None = Field(
-        default=None, ge=0, description="spent on short trainings that predict quality; 0: none; absent: a third of one"
+        default=None,
+        ge=0,
+        description="granted for short trainings that predict quality; absent: none, unless `plan --ladder`",
     )
 
 

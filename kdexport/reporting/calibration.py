@@ -14,6 +14,8 @@ from kdexport.terminal import print_table, say
 if TYPE_CHECKING:
     from rich.console import Console
 
+BUSY_NOISE = 0.1  # visits of one input differ by 1-3 % on a quiet server
+
 
 def calibration_rows(calibrations: Sequence[Calibration]) -> list[dict[str, Any]]:
     """One plain dict for each; ratios from 0 to 1, `half_width` by backbone: of the 90 % interval, over the median."""
@@ -41,28 +43,36 @@ def _row(found: Calibration) -> dict[str, Any]:
 
 def print_calibrations(calibrations: Sequence[Calibration], console: Console) -> None:
     rows = calibration_rows(calibrations)
-    names = sorted({name for row in rows for name in row["half_width"]})
-    headings = ("Runtime", "Precision", "Graphs", "Points", "Noise", "p99 / p50", *names, "Seconds")
+    headings = ("Runtime", "Precision", "Threads", "Graphs", "Points", "Noise", "p99 / p50", "Seconds")
     cells = [
         (
             f"{row['runtime']} {row['version']}",
             row["precision"],
+            str(row["threads"]),
             str(row["graphs"]),
             str(row["points"]),
             f"{row['noise']:.1%}",
             f"{row['tail'].get('99', math.nan):.2f}",
-            *(_width(row["half_width"].get(name)) for name in names),
             f"{row['seconds']:.0f}",
         )
         for row in rows
     ]
-    print_table(console, headings, cells, left=(0, 1))
+    print_table(console, headings, cells, left=(0, 1), title="Measured")
+    names = sorted({name for row in rows for name in row["half_width"]})
+    widths = [(name, *(_width(row["half_width"].get(name)) for row in rows)) for name in names]
+    engines = [f"{row['runtime']} {row['precision']}" for row in rows]
+    print_table(console, ("Backbone", *engines), widths, title="90 % interval of an estimate, from graphs left out")
     say(
         console,
-        "Measured: graphs, noise (visits of one input differ by it) and p99 / p50 (one input, again and again).",
-        "By backbone: half width of the 90 % interval of an estimate, from graphs left out.",
+        "Noise: typical difference of two visits of one input. p99 / p50: of one input, again and again.",
         *(f"kept: {row['file']}" for row in rows),
+        *(_busy(row) for row in rows if row["noise"] > BUSY_NOISE),
     )
+
+
+def _busy(row: dict[str, Any]) -> str:
+    again = f"kdexport profiles calibrate --runtime {row['runtime']} --precision {row['precision']} --force"
+    return f"warning: {row['noise']:.0%} of noise: the machine was busy, and the intervals are wide; again: {again}"
 
 
 def _width(width: float | None) -> str | None:

@@ -171,7 +171,9 @@ def _front(target: TargetPlan) -> Safe:
     percentile = f"p{target.percentile:g}"
     headings = ("Candidate", "Params", "Retention", "Median", percentile, "Size", "Memory", "USD/year", "USD/million")
     lines = [_front_row(c, c == target.chosen) for c in candidates]
-    summary = f"The front: {len(candidates)} of {target.num_candidates:,} candidates, fastest first"
+    whole = max(target.front_size, len(candidates))
+    shown = f"{len(candidates)} of the {whole:,}" if whole > len(candidates) else f"the {whole:,}"
+    summary = f"The front: {shown} that no other of {target.num_candidates:,} candidates beats, fastest first"
     return folded(summary, table(caption, headings, lines, class_="plan"))
 
 

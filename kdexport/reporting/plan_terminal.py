@@ -44,9 +44,9 @@ def _print_targets(plan: Plan, console: Console) -> None:
     say(
         console,
         "Parameters are counted, all else is estimated; below retention and p50 their 90 % intervals. Latency is in "
-        "the scope of the target's objective, one request after another.",
-        "Under Objective stands what is held against the limit: the percentile, or the upper end of its interval where "
-        "this machine was measured.",
+        "the scope of the target's objective, of one run alone.",
+        "Under Objective stands what is held against the limit: the percentile, with waiting where the target is a "
+        "server, or the upper end of its interval where this machine was measured. A \"yes\" compares these estimates.",
         _key(letters),
         *([f"Quality: {plan.quality_basis}"] if plan.quality_basis else []),
         "",
@@ -162,8 +162,10 @@ def _print_candidates(target: TargetPlan, console: Console) -> None:
     percentile = f"p{target.percentile:g}"
     headings = ("", "Student", "Params\nSize", "Engine", "Retention", "p50", percentile, "USD/year", "Breaks")
     print_table(console, headings, [_candidate_row(c, target, letters) for c in shown], left=(0, 1, 3, 8))
-    few = f"{len(shown)} of the {len(front)} candidates of the front" if len(shown) < len(front) else "The whole front"
-    say(console, f"{few}, from {target.num_candidates:,}; --json has the front. {_key(letters)}", "")
+    whole = max(target.front_size, len(front))
+    few = f"{len(shown)} of the {whole:,} on the front" if len(shown) < whole else "The whole front"
+    more = f"; --json has {len(front)} of them" if len(shown) < len(front) else ""
+    say(console, f"{few}, of {target.num_candidates:,} candidates{more}. {_key(letters)}", "")
 
 
 def _candidate_row(candidate: Candidate, target: TargetPlan, letters: Mapping[str, str]) -> list[Cell]:

@@ -70,6 +70,9 @@ class _Prior(Noun):
     loss_per_decade: float
     half_width: float
     transformer_offset: float
+    bag_offset: float
+    enough_layers: int  # a picture's convolutions in a row: fewer see too little of it
+    missing_layer_loss: float  # for each that is missing
     small_params: float
     small_exponent: float
     small_loss: float
@@ -93,14 +96,18 @@ def predict(
 
     A spec that is at least as large as another of its backbone in each of SIZE_FIELDS, and equal in the rest, is
     never predicted to keep less. Without a teacher's size, 20 M is assumed and said."""
-    backbones = [spec.backbone for spec in specs]
-    if ladder is None:
-        return _from_prior(input_kind, backbones, num_params, teacher_params)
+    if ladder is None or not ladder.complete:
+        prior = _from_prior(input_kind, specs, num_params, teacher_params)
+        if ladder is None:
+            return prior
+        # a few of the smallest students, trained for a moment, say nothing of the others
+        short = f"the ladder's budget of {ladder.budget_seconds:.0f} s did not last for its first round, so: "
+        return Retentions(prior.value, prior.low, prior.high, short + prior.basis)
     return _from_ladder(ladder, input_kind, specs, num_params, teacher_params)
 
 
 def _from_prior(
-    input_kind: str, backbones: Sequence[str], num_params: np.ndarray, teacher_params: int | None
+    input_kind: str, specs: Sequence[StudentSpec], num_params: np.ndarray, teacher_params: int | None
 ) -> Retentions:
     import numpy as np
 
@@ -109,10 +116,20 @@ def _from_prior(
     ratio = np.maximum((teacher_params or ASSUMED_TEACHER_PARAMS) / params, 1.0)
     value = prior.retention_at_1_30 - prior.loss_per_decade * np.log10(ratio / 30)
     value -= prior.small_loss * (prior.small_params / params) ** prior.small_exponent
-    value += prior.transformer_offset * (np.array(backbones, dtype=object) == "transformer").astype(np.float64)
+    kinds = np.array([spec.backbone for spec in specs], dtype=object)
+    value += prior.transformer_offset * (kinds == "transformer").astype(np.float64)
+    value += prior.bag_offset * (kinds == "bag").astype(np.float64)
+    missing = [max(prior.enough_layers - _num_layers(spec), 0) for spec in specs]
+    value -= prior.missing_layer_loss * np.array(missing, dtype=np.float64)
     value = value.clip(0.0, MOST_RETENTION)
     basis = "shipped prior: " + source + ("" if teacher_params else "; teacher's size unknown, 20 M assumed")
     return Retentions(value, (value - prior.half_width).clip(0.0), value + prior.half_width, basis)
+
+
+def _num_layers(spec: StudentSpec) -> int:
+    fields = spec.model_dump()
+    each = fields.get("layers_per_stage", 0) or 2 * fields.get("blocks_per_stage", 0) or 1
+    return int(fields.get("num_stages", 0) * each or fields.get("num_hidden_layers", 1))
 
 
 def _from_ladder(
@@ -170,7 +187,7 @@ def _divisor(
     specs, params = [parse_spec(r.spec) for r in rungs], np.array([r.num_params for r in rungs], dtype=np.float64)
     quality = _weighed(fits, specs, params)[0]
     best = int(np.lexsort((params, -quality))[0])
-    prior = _from_prior(input_kind, [specs[best].backbone], params[[best]], teacher_params)
+    prior = _from_prior(input_kind, [specs[best]], params[[best]], teacher_params)
     said = "the teacher has seen these rows: the level is the shipped prior's, the differences are the ladder's"
     return float(quality[best] / prior.value[0]), _prior(input_kind)[0].half_width, said
 

@@ -13,7 +13,7 @@ from kdexport.nouns.project import Project
 from kdexport.nouns.student import Recipe
 from kdexport.sizing.ladder import training_seconds
 
-LADDER_SHARE = 1 / 3  # of one full training
+LADDER_SHARE = 1.0  # of one full training
 ASSUMED_FLOPS_PER_S_PER_CORE = 0.06e12  # a teacher's large products; 0.1e12 was measured on Zen 4 in fp32
 PROCESS_GIB = 0.6  # Python, torch and a runtime
 TEXT_TRAINING_GIB = 1.0
@@ -38,7 +38,7 @@ class Sizes:
 
 
 def ladder_budget_s(project: Project, sizes: Sizes, recipe: Recipe, flops_per_row: Sequence[float]) -> float:
-    """The project's minutes; without, a third of a middling student's full training. flops_per_row: of the students
+    """The project's minutes; without, a middling student's full training. flops_per_row: of the students
     that may be trained, forward."""
     if project.training.ladder_minutes is not None:
         return 60 * project.training.ladder_minutes
@@ -77,7 +77,7 @@ def _hours(
     asked = sizes.transfer_rows * len(project.teachers)
     estimates.append(_teacher_stage("label", sizes, asked, speed, teacher_gib))
     if ladder_s:
-        basis = "its budget: short trainings that predict quality (`plan --ladder`, or `run`)"
+        basis = "at most: short trainings that predict quality, if asked for (`plan --ladder`)"
         memory_gib = _distil_gib(sizes, max(p.chosen.num_params for p in plans))
         estimates.append(StageEstimate(stage="ladder", hours=ladder_s / 3600, memory_gib=memory_gib, basis=basis))
     for number, chosen in enumerate({str(p.chosen.spec): p.chosen for p in plans}.values(), 1):

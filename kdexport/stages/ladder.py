@@ -72,6 +72,7 @@ def ladder(
         budget_seconds / 3600,
     )  # fmt: skip
     rungs: list[Rung] = []
+    complete = True
     spending = _Spending(budget_seconds, clock)
     climbing = [specs[i] for i in planned.first]
     expected = {specs[i].model_dump_json(): float(full_seconds[i]) for i in planned.first}
@@ -79,6 +80,7 @@ def ladder(
         wanted = [(spec, expected[spec.model_dump_json()] * share) for spec in climbing]
         found = list(_round(wanted, share, schooling, spending, folder, progress))
         rungs += found
+        complete = complete and (len(found) == len(wanted) or share != planned.shares[0])
         if len(found) < len(wanted) or len(found) < 2:
             break
         climbing = [parse_spec(rung.spec) for rung in better_half(found)]
@@ -86,6 +88,7 @@ def ladder(
         rungs=tuple(rungs),
         teacher_dev_quality=teacher_dev_quality,
         dev_rows=len(schooling.dataset.dev),
+        complete=complete,
         seconds=spending.spent_s,
         budget_seconds=budget_seconds,
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kdexport import registry
 from kdexport.backbones import InputShape, parse_spec
 from kdexport.errors import BadInput, MissingPackage
-from kdexport.latency import calibrated, grid
+from kdexport.latency import calibrated
 from kdexport.latency.calibrated import estimates, estimates_at, half_widths
 from kdexport.measure.environment import detect, fingerprint
 from kdexport.nouns.calibration import Calibration
@@ -61,7 +61,7 @@ def test_graphs_timed_in_a_slow_spell_do_not_move_estimates() -> None:
     assert np.quantile(errors(estimate_points(spells, fresh)[:, 0], fresh), 0.9) < 0.05
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(BACKBONES), st.integers(0, 10_000), st.integers(1, 60), st.data())
 def test_more_of_anything_is_never_faster(
     noisy: Calibration, name: str, number: int, by: int, data: st.DataObject
@@ -179,16 +179,6 @@ def test_a_short_calibration_times_real_graphs_of_the_asked_kind() -> None:
     assert 1 <= found.tail["90"] <= found.tail["99"] <= found.tail["99.9"]
     assert max(done for done, _, _ in told) <= 2
     assert estimates(found, candidates("image_convolution")[:3], CLASSES, SHAPES["image"]).p50_ms.min() > 0
-
-
-def test_a_run_that_would_take_too_long_is_timed_at_a_smaller_batch_or_left_out() -> None:
-    spec = parse_spec({"backbone": "convolution", "vocab_size": 600, "embedding_size": 64, "hidden_size": 256})
-    backbone: Any = registry.load("backbones", "convolution")
-    shapes = (InputShape(batch=8, tokens=16), InputShape(batch=1, tokens=128), InputShape(batch=1, tokens=8))
-    planned = iter([grid.PlannedGraph(spec, 5, shapes)])
-    flops = backbone.cost(spec, 5, InputShape(batch=2, tokens=16)).flops
-    kept = calibrated._affordable(calibrated._Queue(backbone, planned, weight=1), 1.01 * flops, 1e9).shapes
-    assert kept == (InputShape(batch=2, tokens=16), InputShape(batch=1, tokens=8))
 
 
 def test_a_runtime_that_is_not_installed_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,12 +119,22 @@ def test_the_id_is_twelve_hex_digits_that_time_does_not_change(monkeypatch: pyte
     assert detect(threads=1).id == first.id
 
 
-def test_the_fingerprint_depends_on_threads_and_runtimes_and_on_nothing_else():
+def test_the_fingerprint_depends_on_threads_and_runtimes_and_not_on_other_packages():
     here = detect(threads=1)
     newer = here.model_copy(update={"packages": {**here.packages, "onnxruntime": "99"}})
     other = here.model_copy(update={"packages": {**here.packages, "pydantic": "99"}, "taken_at": "", "id": ""})
     assert fingerprint(here) == fingerprint(other)
     assert len({fingerprint(here), fingerprint(newer), fingerprint(detect(threads=2))}) == 3
+
+
+def test_the_fingerprint_of_a_throttled_or_slowly_clocked_machine_is_another(monkeypatch: pytest.MonkeyPatch):
+    """A quota of one core stops the process, being kept to one core does not: the count alone would be equal."""
+    here, found = detect(threads=1), set()
+    for quota, clock in ((None, ""), (1.0, ""), (0.5, ""), (None, "powersave")):
+        monkeypatch.setattr(environment, "cpu_quota_cores", lambda quota=quota: quota)
+        monkeypatch.setattr(environment, "governor", lambda clock=clock: clock)
+        found.add(fingerprint(here))
+    assert len(found) == 4
 
 
 def test_detecting_imports_no_runtime():

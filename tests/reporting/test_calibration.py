@@ -30,12 +30,21 @@ def test_a_row_says_how_much_was_timed_and_how_far_estimates_miss() -> None:
     assert row["file"] == str(store.path(TIMED))
 
 
-def test_the_table_shows_a_column_for_each_backbone_and_where_it_is_kept() -> None:
+def test_the_tables_show_what_was_timed_a_row_for_each_backbone_and_where_it_is_kept() -> None:
     console = Console(record=True, width=200)
     print_calibrations([TIMED], console)
     shown = console.export_text()
     for words in ("onnxruntime 1.0", "fp32", "convolution", "transformer", "1.0%", "1.50", "±", str(store.path(TIMED))):
         assert words in shown
+
+
+def test_a_calibration_of_a_busy_machine_says_so_and_how_to_repeat_it() -> None:
+    console = Console(record=True, width=200)
+    print_calibrations([TIMED.model_copy(update={"noise": 0.4})], console)
+    assert "the machine was busy" in (shown := console.export_text())
+    assert "kdexport profiles calibrate --runtime onnxruntime --precision fp32 --force" in shown
+    print_calibrations([TIMED], console)
+    assert "warning" not in console.export_text()
 
 
 def test_a_calibration_from_elsewhere_is_kept_under_its_own_fingerprint(tmp_path: Path) -> None:
