@@ -38,7 +38,7 @@ from kdexport.training.student import quality_on_dev
 SETS = ("banking77", "cifar10")
 GRID_VERSION = 1
 OBJECTIVES = 8
-# The bars, each for one data set:
+# The bars, each for one data set:
 MET_FLOOR = 7  # of 8: the interval that a limit is held against is left once in twenty on either side
 MISS_CEILING = 0.10  # of the limit: what the one that misses may be over
 USE_FLOOR = 0.75  # of the limit, median: below it a better student was left on the table for fear of a miss
