@@ -118,7 +118,8 @@ def _from_prior(
     value -= prior.small_loss * (prior.small_params / params) ** prior.small_exponent
     kinds = np.array([spec.backbone for spec in specs], dtype=object)
     value += prior.transformer_offset * (kinds == "transformer").astype(np.float64)
-    value += prior.bag_offset * (kinds == "bag").astype(np.float64)
+    bags = [spec.backbone == "bag" or getattr(spec, "num_hidden_layers", 1) == 0 for spec in specs]
+    value += prior.bag_offset * np.array(bags, dtype=np.float64)
     missing = [max(prior.enough_layers - _num_layers(spec), 0) for spec in specs]
     value -= prior.missing_layer_loss * np.array(missing, dtype=np.float64)
     value = value.clip(0.0, MOST_RETENTION)
