@@ -61,6 +61,10 @@ OVERRUN_S = 3.0  # a calibration is promised to end in time: a run in progress m
 # 3.7 GHz, and 460.8 GB/s a socket (AMD EPYC 9004 data sheet, read 2026-11). Only their ratio matters: it is scaled.
 ROOFLINE_FLOPS_PER_S, ROOFLINE_BYTES_PER_S = 32 * 3.7e9, 460.8e9
 
+# Of a core, that this process had while it timed: below it something else ran there too, and the table says so. The
+# figures stand all the same; a bar that is missed on a busy machine is missed.
+QUIET_CORE_SHARE = 0.97
+
 QUOTAS: tuple[float | None, ...] = (None, 1.0, 0.5)
 QUOTA_CELL: tuple[str, Precision] = ("onnxruntime", "fp32")
 QUOTA_SECONDS, QUOTA_GRAPHS = 60.0, 10
@@ -133,12 +137,13 @@ def cell_row(runtime: str, precision: Precision, seed: int, quick: bool, work: P
     key = content_key(seed, quick, grid_version(), detect(1).id)[:10]
     folder = work / key / f"{runtime}-{precision}"
     calibration = Calibration.model_validate(
-        cached(folder / "calibration.json", lambda: calibrate(runtime, precision, seed, SECONDS * share))
+        watched(folder, "calibration", "calibrating", lambda: calibrate(runtime, precision, seed, SECONDS * share))
     )
     known = {content_key(p.spec) for p in calibration.points}
     planned = held_out(seed, max(2, int(GRAPHS * share)), known)
-    points = measured_points(cached(folder / "held_out.json", lambda: measure(planned, runtime, precision)))
+    points = measured_points(watched(folder, "held_out", "measuring", lambda: measure(planned, runtime, precision)))
     row = {"cell": f"{runtime}/{precision}", "seed": seed} | figures(calibration, points)
+    row["core_share"] = min(read_json(folder / name)["core_share"] for name in ("calibrating.json", "measuring.json"))
     print(table(row), file=sys.stderr, flush=True)
     return row
 
@@ -148,9 +153,16 @@ def grid_version() -> dict[str, str]:
     return {m.__name__: Path(str(m.__file__)).read_text(encoding="utf-8") for m in (grid, timing)}
 
 
-def cached(path: Path, make: Callable[[], Any]) -> Any:
+def watched(folder: Path, name: str, watch: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, cached. In watch.json: the share of a core that this process had meanwhile; less than all of
+    it means that something else ran there, and that the figures are those of a busy machine."""
+    path = folder / f"{name}.json"
     if not path.is_file():
-        write_json(path, make())
+        begin, cpu = time.monotonic(), time.process_time()
+        made = make()
+        share = min(1.0, (time.process_time() - cpu) / (time.monotonic() - begin))
+        write_json(folder / f"{watch}.json", {"core_share": share})
+        write_json(path, made)
     return read_json(path)
 
 
@@ -346,7 +358,10 @@ def plain_physics(timed: Sequence[Any], timed_ms: np.ndarray, asked: Sequence[An
 
 
 def table(row: dict[str, Any]) -> str:
-    lines = [f"{row['cell']}, seed {row['seed']}: calibrated in {row['calibration']['seconds']:.0f} s"]
+    lines = [
+        f"{row['cell']}, seed {row['seed']}: calibrated in {row['calibration']['seconds']:.0f} s, "
+        f"with {row['core_share']:.1%} of a core" + (" (BUSY)" if row["core_share"] < QUIET_CORE_SHARE else "")
+    ]
     for name, found in row["by_backbone"].items():
         lines.append(
             f"  {name:18s} n {found['n']:4d}  within 10 % {found['within_10_percent']:.3f}  "

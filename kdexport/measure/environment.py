@@ -73,7 +73,7 @@ def detect(threads: int) -> Environment:
 
 def fingerprint(environment: Environment) -> str:
     """12 hex digits of what latency depends on: CPU, instructions, cores, threads and the runtimes' versions, and as
-    they are now the CPU quota (a quota of one core throttles, the affinity to one does not) and the clock's governor."""
+    they are now the CPU quota (one of one core throttles, the affinity to one does not) and the clock's governor."""
     runtimes = {name: v for name, v in environment.packages.items() if name in RUNTIMES}
     parts = (environment.cpu, sorted(environment.isa), environment.cores_allowed, environment.threads, runtimes)
     return content_key(*parts, cpu_quota_cores(), governor())[:12]
