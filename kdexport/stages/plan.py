@@ -35,9 +35,9 @@ from kdexport.tasks.image_classification import require_memory
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 7
+VERSION = 8
 TOKENIZER_BYTES_PER_PIECE = 16
-GRAPH_BYTES = 6_000
+GRAPH_BYTES_PER_OPERATOR = 220  # names and attributes of the nodes: 120 to 220 in exported graphs of all backbones
 BYTES_PER_PARAM: dict[Precision, float] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 CPU_FLOOR_MIB = 74.0  # resident: Python, numpy, tokenizers and ONNX Runtime with a small student, measured 2026-11-24
 BATCHES = (4, 16, 64)
@@ -404,7 +404,9 @@ def _artifact_bytes(space: _Space, cell: Cell) -> np.ndarray:
         tables = vocab * np.array([_width(s) for s in space.specs])
         keeps_fp32 = np.array([s.backbone == "convolution" for s in space.specs])
         weights = np.where(keeps_fp32, tables + 4 * (space.num_params - tables), weights)
-    result: np.ndarray = np.ceil(weights + GRAPH_BYTES + TOKENIZER_BYTES_PER_PIECE * vocab)
+    nodes = np.array([c.num_operators for c in space.costs(space.sizes.shape)])
+    graph = weights + GRAPH_BYTES_PER_OPERATOR * nodes + TOKENIZER_BYTES_PER_PIECE * vocab
+    result: np.ndarray = np.ceil(graph)
     return result
 
 
