@@ -32,6 +32,7 @@ KNOTS = (0.25, 0.5, 0.75, 0.9)
 COMMON = ("run", "batch", "operators", "batch_operators", "flops", "activation_bytes", "weight_bytes")  # any backbone's
 RIDGE = 0.03  # pulls unneeded coefficients to zero: of two quantities that say the same, neither runs away
 REWEIGHTINGS = 5
+OUTLIER = 3.0  # spreads: beyond it a point counts less and less
 MIN_SPREAD = 0.015  # of ln errors: below it an error is noise, and no point an outlier
 
 Quantities = Mapping[str, "np.ndarray"]
@@ -67,7 +68,7 @@ def fit(quantities: Quantities, median_ms: np.ndarray, bent: Sequence[str] = BEN
         solution = nnls(stacked, np.concatenate([weights, np.zeros(len(scale))]), maxiter=100 * len(scale))[0]
         error = np.log(np.maximum(relative @ solution, 1e-9))
         spread = max(MIN_SPREAD, 1.48 * float(np.median(np.abs(error))))
-        weights = 1 / np.sqrt(1 + (error / (2 * spread)) ** 2)
+        weights = 1 / np.sqrt(1 + (error / (OUTLIER * spread)) ** 2)
     return Physics(names, knots, solution / scale)
 
 
