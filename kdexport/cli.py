@@ -60,7 +60,10 @@ profiles = _group(
 )
 targets = _group(main, "targets", "Targets: a device, an objective, traffic and a price.", "kdexport targets list")
 teacher = _group(
-    main, "teacher", "Make a teacher.", "kdexport teacher fit --base MiniLM --train train.csv --out my-teacher"
+    main,
+    "teacher",
+    "Make teachers, and choose between them.",
+    "kdexport teacher fit --base MiniLM --train train.csv --out my-teacher",
 )
 
 
@@ -138,17 +141,61 @@ def doctor(project: Path | None, accuracy: float | None, as_json: bool) -> None:
 @click.option("--epochs", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-4, show_default=True)
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.05, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-def teacher_fit(base: Path, train: str, test: str | None, out: Path, as_json: bool, **settings: Any) -> None:
-    """Fine-tune a base model on labelled text. Stopped or killed, the same command goes on."""
+@click.option(
+    "--seed", "seeds", type=int, multiple=True, help="Several times for the members of an ensemble. [default: 0]"
+)
+def teacher_fit(
+    base: Path, train: str, test: str | None, out: Path, seeds: tuple[int, ...], as_json: bool, **settings: Any
+) -> None:
+    """Fine-tune a base model on labelled text; with several seeds, as many into OUT/seed-N.
+
+    Stopped or killed, the same command goes on."""
     from kdexport import listing
     from kdexport.nouns.project import Data, Fit, Table
-    from kdexport.teaching import fit_teacher
+    from kdexport.teaching import fit_teacher, fit_teachers
 
     data = Data(train=Table(path=train), test=Table(path=test) if test else None)
     with terminal.following() as f:
-        found = fit_teacher(Fit(base=base, **settings), data, out, f.progress_for("fine-tune"))
-    terminal.answer(found, as_json, functools.partial(listing.print_fitted, found))
+        if len(seeds) > 1:
+            found = fit_teachers(Fit(base=base, seeds=seeds, **settings), data, out, f.progress_for)
+        else:
+            found = [fit_teacher(Fit(base=base, seed=sum(seeds), **settings), data, out, f.progress_for("fine-tune"))]
+    answer = found if len(seeds) > 1 else found[0]
+    terminal.answer(answer, as_json, functools.partial(listing.print_fitted, found))
+
+
+@_verb(teacher, "cost", "kdexport teacher cost kdexport.yaml")
+@click.argument("project", type=PATH)
+@click.option("--out", type=PATH, default=RUN_FOLDER, show_default=True, help="What is answered there is not counted.")
+@click.option("--probe", is_flag=True, help="Ask up to three texts, and count tokens as the server does.")
+def teacher_cost(project: Path, out: Path, probe: bool, as_json: bool) -> None:
+    """Requests, tokens and USD of teachers behind an endpoint, before any is asked.
+
+    Exit 1 where a cap (max_usd) would be reached before the last text."""
+    from kdexport import pipeline
+    from kdexport.reporting.asking import print_costs
+
+    with terminal.following():
+        found = pipeline.teacher_cost(project, out, probe=probe)
+    terminal.answer(found, as_json, functools.partial(print_costs, found))
+    terminal.no([cost.over_cap for cost in found if cost.over_cap])
+
+
+@_verb(teacher, "select", "kdexport teacher select kdexport.yaml --no-students")
+@click.argument("project", type=PATH)
+@click.option(
+    "--out", type=PATH, default=RUN_FOLDER, show_default=True, help="Run folder: a second call goes on there."
+)
+@click.option("--no-students", is_flag=True, help="Compare the teachers alone; no student is taught.")
+def teacher_select(project: Path, out: Path, no_students: bool, as_json: bool) -> None:
+    """A project's teachers and their ensembles: on dev rows, on production queries, by what they cost to ask, and by
+    what a small student learns from each. Says what that takes before it starts."""
+    from kdexport import listing
+    from kdexport.selecting import select_teacher
+
+    with terminal.following(out / "log.txt") as f:
+        found = select_teacher(project, out, students=not no_students, progress_for=f.progress_for, on_stage=f.on_stage)
+    terminal.answer(found, as_json, functools.partial(listing.print_selection, found))
 
 
 # --- plan and run
@@ -204,6 +251,31 @@ def plan(
 
     terminal.answer(found, as_json, show)
     terminal.no([f"{t.target}: {t.nearest}" for t in found.targets if not t.feasible])
+
+
+@_verb(main, "label", "kdexport label kdexport.yaml --out kdexport-run --export labels.safetensors")
+@click.argument("project", type=PATH)
+@click.option(
+    "--out", type=PATH, default=RUN_FOLDER, show_default=True, help="Run folder: a later run uses the labels."
+)
+@click.option("--export", "export_to", type=PATH, help="Write them to this file, for another machine's --import.")
+@click.option("--import", "import_from", type=PATH, help="Take them from this file: nothing is asked.")
+def label(project: Path, out: Path, export_to: Path | None, import_from: Path | None, as_json: bool) -> None:
+    """The teacher's answers alone: made here, or on a larger machine and brought here.
+
+    An imported file is refused where teacher, rows or classes are not this project's."""
+    from kdexport import listing, pipeline
+
+    with terminal.following(out / "log.txt") as f:
+        found = pipeline.make_labels(
+            project,
+            out,
+            export_to=export_to,
+            import_from=import_from,
+            progress_for=f.progress_for,
+            on_stage=f.on_stage,
+        )
+    terminal.answer(found, as_json, functools.partial(listing.print_labels, found))
 
 
 @_verb(main, "run", "kdexport run kdexport.yaml --out kdexport-run")
@@ -334,6 +406,27 @@ def report(folder: Path, as_json: bool) -> None:
     document = read_report(folder)
     draw_report(document, folder)
     terminal.answer(document, as_json, functools.partial(_print_run, document, folder))
+
+
+@_verb(main, "purge", 'kdexport purge kdexport-run --project kdexport.yaml --containing "Jane Doe"')
+@click.argument("folder", type=PATH, metavar="DIR")
+@click.option("--project", type=PATH, required=True, help="Project file: where the rows come from.")
+@click.option("--containing", "texts", multiple=True, help="Rows that hold this text, in any case; several times.")
+@click.option("--file", "text_file", type=PATH, help="Texts to look for, one a line: not left in a shell's history.")
+@click.option("--keep-bundles", is_flag=True, help="Leave bundles, which hold what was learnt from the rows.")
+def purge(
+    folder: Path, project: Path, texts: tuple[str, ...], text_file: Path | None, keep_bundles: bool, as_json: bool
+) -> None:
+    """Remove a person's rows from a run folder: all that was made from them. Exit 1 where nothing was."""
+    from kdexport import pipeline
+    from kdexport.purge import read_texts, told
+
+    wanted = [*texts, *(read_texts(text_file) if text_file else ())]
+    found = pipeline.purge(project, folder, wanted, keep_bundles=keep_bundles)
+    lines = "\n".join(told(found, folder))
+    terminal.answer(found, as_json, lambda console: console.print(lines, markup=False, highlight=False))
+    if not found.rows:
+        terminal.no([f"{folder}: nothing was made from such a row; one that is no longer in the data: give it whole"])
 
 
 # --- catalogue

@@ -26,6 +26,10 @@ class Unsupported(KdexportError):
     """A combination that kdexport names and refuses, rather than half-serve."""
 
 
+class CapReached(KdexportError):
+    """A limit on money that the user set would be passed: work stopped before it, and what was made is kept."""
+
+
 class MissingPackage(KdexportError):
     """An optional package is absent; the message holds the install line."""
 

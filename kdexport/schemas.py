@@ -96,8 +96,8 @@ def _type(field: Schema) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
-    if "anyOf" in field:
-        return " or ".join(_type(option) for option in field["anyOf"] if option.get("type") != "null")
+    if options := field.get("anyOf") or field.get("oneOf"):
+        return " or ".join(_type(option) for option in options if option.get("type") != "null")
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if field.get("type") == "array":

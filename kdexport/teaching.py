@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field
@@ -16,10 +17,13 @@ from kdexport.nouns.bench import Quality
 from kdexport.nouns.project import Data, Fit, Project, TeacherSource
 from kdexport.nouns.target import LOCAL
 from kdexport.nouns.teacher import TeacherSet
-from kdexport.storage.files import content_key
+from kdexport.storage.files import content_key, read_json, write_json
 from kdexport.teachers import TeacherContext, context_of, fit, model
 from kdexport.teachers._run import Teachers
 from kdexport.training.loop import Progress
+
+FITTED = "fitted.json"  # beside the weights: what was measured, and the key of what it was fitted from
+ProgressFor = Callable[[str], Progress]
 
 
 class FittedTeacher(Noun):
@@ -37,6 +41,32 @@ class FittedTeacher(Noun):
     warnings: tuple[str, ...] = ()
 
 
+def fit_teachers(settings: Fit, data: Data, out: Path, progress_for: ProgressFor | None = None) -> list[FittedTeacher]:
+    """A teacher for each of the seeds, as `out`/seed-N: members of an ensemble, dev held out of each by content.
+
+    One that the same command has finished before is not fitted again. Raises BadInput where its folder holds anything
+    else."""
+    found = []
+    for seed in settings.seeds:
+        own = settings.model_copy(update={"seed": seed, "seeds": ()})
+        path = out / f"seed-{seed}"
+        progress = progress_for(path.name) if progress_for else None
+        found.append(_finished(own, data, path) or fit_teacher(own, data, path, progress))
+    return found
+
+
+def _finished(settings: Fit, data: Data, path: Path) -> FittedTeacher | None:
+    if not (path / FITTED).is_file():
+        return None
+    document = read_json(path / FITTED)
+    same = document["key"] == _key(settings, read_dataset(data, "text", tuple))
+    return FittedTeacher.model_validate(document["result"]) if same else None
+
+
+def _key(settings: Fit, dataset: Dataset) -> str:
+    return content_key(settings, dataset.sha256)
+
+
 def fit_teacher(settings: Fit, data: Data, out: Path, progress: Progress | None = None) -> FittedTeacher:
     """Train, prove that the result reads back, and only then put it at `out`. A killed fit goes on where it was.
 
@@ -47,7 +77,7 @@ def fit_teacher(settings: Fit, data: Data, out: Path, progress: Progress | None 
     dataset = read_dataset(data, "text", tuple)
     context = _context(settings, data, dataset)
     fit.check(context.project.teachers[0], context)
-    key = content_key(settings, dataset.sha256)  # other settings must not go on from this checkpoint
+    key = _key(settings, dataset)  # other settings must not go on from this checkpoint
     work = out.parent / f".{out.name}.fitting-{key[:12]}"
     work.mkdir(parents=True, exist_ok=True)
     fitted = fit.fit(settings, context, work, progress)
@@ -66,6 +96,8 @@ def fit_teacher(settings: Fit, data: Data, out: Path, progress: Progress | None 
         seconds=time.monotonic() - started,
         warnings=dataset.warnings,
     )
+    write_json(fitted / FITTED, {"key": key, "result": result})
+    out.parent.mkdir(parents=True, exist_ok=True)
     fitted.rename(out)
     shutil.rmtree(work)
     return result

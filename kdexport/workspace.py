@@ -19,11 +19,12 @@ from pydantic import ValidationError
 from kdexport.errors import BadInput, Damaged
 from kdexport.nouns.base import Noun
 from kdexport.nouns.measurement import Decision
-from kdexport.storage.files import content_key, ensure_writable, read_json, to_plain, write_json
+from kdexport.storage.files import content_key, ensure_writable, read_json, to_plain, write_bytes, write_json
 
 log = logging.getLogger(__name__)
 N = TypeVar("N", bound=Noun)
 RESULT = "result.json"
+ROWS = "rows.json"  # of a stage's folder: whose rows it was made from
 GENERATION = "generation.json"
 
 
@@ -35,6 +36,8 @@ class Workspace:
         self.out = out
         self.on_stage = on_stage or (lambda name, seconds, cached: None)
         self.seconds: dict[str, float] = {}
+        self.rows = ""  # name of the record of the rows in use; '' before there is one
+        self.record: Callable[[], None] | None = None  # writes it, before the first thing is made from the rows
 
     def folder(self, name: str, key: str) -> Path:
         return self.out / "stages" / f"{name}-{key[:12]}"
@@ -50,12 +53,20 @@ class Workspace:
             return result
         folder.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(folder)
+        if rows := self._recorded_rows():
+            write_json(folder / ROWS, {"rows": rows})
         log.info("stage=%s key=%s started", name, key[:12])
         result = make(folder, key)
-        seconds = time.monotonic() - started
-        write_json(folder / RESULT, {"key": key, "seconds": round(seconds, 3), "result": result})
+        seconds = round(time.monotonic() - started, 3)  # the same figure now and on a later run
+        write_json(folder / RESULT, {"key": key, "seconds": seconds, "result": result})
         self._done(name, seconds, False)
         return result
+
+    def _recorded_rows(self) -> str:
+        if self.record is not None:
+            self.record()
+            self.record = None
+        return self.rows
 
     def has(self, name: str, version: int, inputs: Any) -> bool:
         """Is this stage finished?"""
@@ -75,6 +86,8 @@ class Workspace:
                     f"{path}: not a decision ({e.errors()[0]['msg']}); delete it, it is measured again"
                 ) from e
         decision = make()
+        if rows := self._recorded_rows():
+            write_bytes(path.with_suffix(f".{rows}.rows"), b"")
         write_json(path, decision)
         log.info("decision=%s choice=%s", name, decision.choice)
         return Decision.model_validate(to_plain(decision))
@@ -88,7 +101,7 @@ class Workspace:
     def forget_measurements(self) -> None:
         """--remeasure: every choice and every timing is made again."""
         generation = self.generation + 1
-        for path in (self.out / "decisions").glob("*.json"):
+        for path in [*(self.out / "decisions").glob("*.json"), *(self.out / "decisions").glob("*.rows")]:
             path.unlink()
         write_json(self.out / "decisions" / GENERATION, {"generation": generation})
         self.__dict__["generation"] = generation

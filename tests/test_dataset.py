@@ -73,7 +73,7 @@ def test_every_class_stays_in_train_however_small_it_is(tmp_path: Path) -> None:
 def test_without_a_test_set_a_tenth_is_held_out_and_said(tmp_path: Path) -> None:
     data = read(tmp_path, rows(40))
     assert (len(data.train), len(data.dev), len(data.test)) == (96, 12, 12)
-    assert data.warnings == ("no test set given: 12 rows of train are held out as the test set",)
+    assert data.warnings[0] == "no test set given: 12 rows of train are held out as the test set"
 
 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
@@ -183,3 +183,124 @@ def test_the_hash_of_the_data_changes_with(tmp_path: Path, change: str) -> None:
         more["unlabelled"] = (table(tmp_path, "other.csv", [("found",)]),)
     assert read(tmp_path, train, **more).sha256 != before.sha256
     assert read(tmp_path, rows(20)).sha256 == before.sha256
+
+
+def log_of(folder: Path, name: str, content: Sequence[tuple[object, ...]], **columns: object) -> Table:
+    with open(folder / name, "w", newline="", encoding="utf-8") as f:
+        csv.writer(f).writerows([("text", "label", "count", "at", "team")[: len(content[0])], *content])
+    return Table(path=str(folder / name), **columns)  # type: ignore[arg-type]
+
+
+def test_weights_of_identical_queries_are_summed(tmp_path: Path) -> None:
+    first = log_of(tmp_path, "a.csv", [("asked", "", 2), ("asked", "", 3), ("once", "", 1)], weight="count")
+    second = table(tmp_path, "b.csv", [("asked",), ("new",)])
+    data = read(tmp_path, rows(20), rows(2, "test"), queries=(first, second))
+    together = dict(zip(data.unlabelled, data.unlabelled_weights, strict=True))  # type: ignore[arg-type]
+    assert together == {"asked": 6, "once": 1, "new": 1}
+
+
+def test_copies_in_a_log_without_a_count_weigh_as_often_as_they_came(tmp_path: Path) -> None:
+    data = read(tmp_path, rows(20), rows(2, "test"), queries=(table(tmp_path, "q.csv", [("a",), ("b",), ("a",)]),))
+    assert dict(zip(data.unlabelled, data.unlabelled_weights, strict=True)) == {"a": 2, "b": 1}  # type: ignore[arg-type]
+
+
+def test_where_no_row_came_twice_there_are_no_weights(tmp_path: Path) -> None:
+    data = read(tmp_path, rows(20), rows(2, "test"), queries=(table(tmp_path, "q.csv", [("a",), ("b",)]),))
+    assert data.unlabelled_weights is None
+    assert data.train.weights is None
+
+
+def test_weights_stay_with_their_rows_through_the_splits(tmp_path: Path) -> None:
+    content = [(text, label, 1 + len(text) % 5) for text, label in rows(30)]
+    train = log_of(tmp_path, "train.csv", content, weight="count")
+    data = read_dataset(Data(train=train), "text", lambda: CLASSES)
+    for split in (data.train, data.dev, data.test):
+        assert split.weights is not None
+        assert split.weights.tolist() == [1 + len(str(t)) % 5 for t in split.inputs]
+
+
+def test_other_weights_make_another_data_set(tmp_path: Path) -> None:
+    def digest(count: int) -> str:
+        train = log_of(tmp_path, "train.csv", [(t, c, count + len(t) % 2) for t, c in rows(20)], weight="count")
+        return read_dataset(Data(train=train), "text", lambda: CLASSES).sha256
+
+    assert digest(1) == digest(1) != digest(2)
+
+
+def by_time(folder: Path, per_class: int = 40) -> Dataset:
+    content = [(text, label, 1, 1_000_000 + 60 * i) for i, (text, label) in enumerate(rows(per_class))]
+    random.Random(5).shuffle(content)
+    content = [(t, c, 1, 1_000_000 + 60 * i) for i, (t, c, _, _) in enumerate(content)]
+    train = log_of(folder, "train.csv", random.Random(6).sample(content, len(content)), weight="count", time="at")
+    return read_dataset(Data(train=train, split="time"), "text", lambda: CLASSES)
+
+
+def test_split_by_time_holds_out_the_latest_for_test_and_those_before_for_dev(tmp_path: Path) -> None:
+    data = by_time(tmp_path)
+    times = [split.times for split in (data.train, data.dev, data.test)]
+    assert all(t is not None for t in times)
+    assert max(times[0]) < min(times[1]) <= max(times[1]) < min(times[2])  # type: ignore[type-var, arg-type]
+    assert (len(data.dev), len(data.test)) == (11, 12)
+
+
+def test_split_by_time_keeps_copies_together_and_one_row_of_each_class(tmp_path: Path) -> None:
+    old = [(f"card query {i}", "card", 1, i) for i in range(30)]
+    content = [*old, *((f"pay query {i}", "pay", 1, 100 + i) for i in range(3)), ("card query 0", "card", 1, 999)]
+    train = log_of(tmp_path, "train.csv", content, time="at")
+    data = read_dataset(Data(train=train, split="time"), "text", lambda: CLASSES)
+    assert list(data.train.inputs).count("card query 0") == 2
+    assert "pay query 0" in data.train.inputs
+    assert {"pay query 1", "pay query 2"} <= {*data.test.inputs, *data.dev.inputs}
+
+
+def test_split_by_time_needs_a_column_of_time() -> None:
+    with pytest.raises(ValueError, match=r"give data\.train\.time"):
+        Data(train=Table(path="a.csv"), split="time")
+
+
+def test_queries_of_several_tables_are_sliced_by_their_source(tmp_path: Path) -> None:
+    tables = tuple(table(tmp_path, f"{n}.csv", [(f"{n} {i}",) for i in range(20)]) for n in "ab")
+    data = read(tmp_path, rows(20), rows(2, "test"), queries=tables)
+    sources = data.query_rows.slices["source table"]
+    assert {Path(s).stem == str(t)[0] for s, t in zip(sources, data.query_test, strict=True)} == {True}
+
+
+def test_redaction_comes_before_hashing_and_copies_become_one(tmp_path: Path) -> None:
+    log = table(tmp_path, "q.csv", [("pay 4111111111111111",), ("pay 5500000000000004",)])
+    data = read(tmp_path, rows(20), rows(2, "test"), queries=(log,), redact=("card",))
+    assert data.unlabelled == ("pay [CARD]",)
+    assert data.unlabelled_weights is not None
+    assert data.unlabelled_weights.tolist() == [2]
+    assert data.warnings[-1] == "redacted: 2 card in 2 rows"
+
+
+def test_an_error_while_reading_quotes_nothing_that_is_redacted(tmp_path: Path) -> None:
+    """A file without a header: its first row is taken for column names, and they are listed."""
+    (tmp_path / "train.csv").write_text("4111111111111111 lost,x,y\na,b,c\n")
+    with pytest.raises(BadInput, match=r"\[CARD\] lost") as error:
+        read_dataset(Data(train=Table(path=str(tmp_path / "train.csv")), redact=("card",)), "text", lambda: CLASSES)
+    assert "4111" not in str(error.value)
+
+
+def test_pictures_cannot_be_redacted(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="rows are pictures"):
+        read_dataset(Data(train=Table(path=str(tmp_path)), redact=("card",)), "image", lambda: CLASSES)
+
+
+def test_near_duplicates_are_counted_kept_and_sliced(tmp_path: Path) -> None:
+    train = [
+        (f"{word} question about my {name} number {i}", name) for name in CLASSES for i, word in enumerate("abcdefgh")
+    ]
+    test = [(train[0][0].upper() + "!", CLASSES[0]), ("something else entirely", CLASSES[1])]
+    data = read(tmp_path, train, test)
+    assert data.near_duplicates is not None
+    assert (data.near_duplicates.rows, data.near_duplicates.of) == ((0,), 2)
+    assert data.test.slices["nearness to train"] == ("nearly a row of train", "other")
+    assert any(w.startswith("1 of 2 test rows (50.0%) are nearly rows of train") for w in data.warnings)
+
+
+def test_weights_that_few_rows_carry_are_said_with_their_effective_number(tmp_path: Path) -> None:
+    test = log_of(tmp_path, "heavy.csv", [("a", "pay", 98), ("b", "pay", 1), ("c", "pay", 1)], weight="count")
+    given = {"train": table(tmp_path, "train.csv", rows(20)), "test": test}
+    data = read_dataset(Data(**given), "text", lambda: CLASSES)
+    assert any("the 3 test rows tell as much as 1 equal ones" in w for w in data.warnings)

@@ -10,7 +10,16 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "kdexport"
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "sklearn", "scipy", "pyarrow", "tokenizers", "PIL", "openvino"}
-TOP = {"kdexport.pipeline", "kdexport.cli", "kdexport.__main__"}
+LAYERS = (
+    "known",
+    "taught",
+    "sized",
+    "distilled",
+    "measured",
+    "compared",
+    "whole",
+    "verbs",
+)  # of the pipeline, in order
 
 
 def module_name(path: Path) -> str:
@@ -19,6 +28,12 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TOP = {
+    "kdexport.selecting",
+    "kdexport.cli",
+    "kdexport.__main__",
+    *(m for m in MODULES if m.startswith("kdexport.pipeline")),
+}
 NOUNS = [name for name in MODULES if name.startswith("kdexport.nouns")]
 STAGES = [name for name in MODULES if name.startswith("kdexport.stages.")]
 CAPABILITIES = [m for m in MODULES if m not in {*NOUNS, *STAGES, *TOP, "kdexport", "kdexport.stages"}]
@@ -97,7 +112,18 @@ def test_a_stage_imports_no_other_stage_and_neither_pipeline_nor_cli(name: str) 
 
 def test_only_the_pipeline_imports_several_stages() -> None:
     several = {name for name in MODULES if len({m for m in own_imports(name) if m in STAGES}) > 1}
-    assert several == {"kdexport.pipeline"}
+    assert several
+    assert all(name.startswith("kdexport.pipeline.") for name in several)
+
+
+@pytest.mark.parametrize("number", range(len(LAYERS)), ids=LAYERS)
+def test_a_layer_of_the_pipeline_imports_only_those_before_it(number: int) -> None:
+    found = {m for m in own_imports(f"kdexport.pipeline.{LAYERS[number]}") if m.startswith("kdexport.pipeline.")}
+    assert found <= {f"kdexport.pipeline.{name}" for name in LAYERS[:number]}
+
+
+def test_every_file_of_the_pipeline_is_a_layer() -> None:
+    assert {m for m in MODULES if m.startswith("kdexport.pipeline.")} == {f"kdexport.pipeline.{n}" for n in LAYERS}
 
 
 @pytest.mark.parametrize(

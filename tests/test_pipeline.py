@@ -17,7 +17,7 @@ import pytest
 from kdexport import pipeline
 from kdexport.bundle.verify import load_predictor, read_manifest, verify
 from kdexport.errors import BadInput, Damaged
-from kdexport.stages import bench, calibrate, distil, engines, label, teach
+from kdexport.stages import baselines, bench, calibrate, distil, engines, label, teach
 from kdexport.stages import bundle as bundling
 from kdexport.stages import plan as planning
 from kdexport.storage.files import sha256_folder
@@ -95,11 +95,12 @@ class Ran:
 @pytest.fixture(scope="module")
 def patched() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "cores_allowed", lambda: 1.0)  # small steps are no faster on two
+        patch.setattr(pipeline.known, "cores_allowed", lambda: 1.0)  # small steps are no faster on two
         patch.setattr(distil, "BF16_TRIALS", 4)
-        patch.setattr(pipeline, "QUICK_SECONDS", 1.5)
+        patch.setattr(pipeline.sized, "QUICK_SECONDS", 1.5)
         patch.setattr(engines, "TIMING_SECONDS", 0.3)
         patch.setattr(bench, "MAX_SECONDS", 2.0)
+        patch.setattr(baselines, "MAX_SECONDS", 0.5)
         yield patch
 
 
@@ -189,6 +190,24 @@ def test_a_bundle_is_whole_and_is_the_one_reported(ran: Ran, target: str) -> Non
 def test_the_bundle_for_this_machine_answers_raw_text(ran: Ran) -> None:
     predictor = load_predictor(Path(entry(ran.document, "local-cpu")["bundle"]))
     assert predictor.predict("please refund it")["label"] in CLASSES
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_has_both_baselines_on_the_same_rows_and_a_verdict(ran: Ran, target: str) -> None:
+    reported = entry(ran.document, target)
+    found = reported["baselines"]
+    for kind in ("hard_labels", "plain"):
+        baseline = found[kind]
+        assert baseline["reason"] == ""
+        assert baseline["quality"]["n"] == reported["quality"]["n"]
+        gap = reported["quality"]["value"] - baseline["quality"]["value"]
+        assert baseline["difference"]["value"] == pytest.approx(gap)
+        low, high = baseline["difference"]["ci95"]
+        assert low <= baseline["difference"]["value"] <= high
+    assert "distillation" in found["verdict"]
+    assert (found["plain"]["latency"] is not None) == (target == "local-cpu")
+    page = (ran.out / "report.html").read_text()
+    assert "What one gets without distillation" in page
 
 
 def test_the_student_keeps_to_the_limit_and_learns(ran: Ran) -> None:

@@ -55,7 +55,7 @@ training: {epochs: 2, augment_per_row: 1}
 @pytest.fixture(scope="module", autouse=True)
 def _one_core() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "cores_allowed", lambda: 1.0)
+        patch.setattr(pipeline.known, "cores_allowed", lambda: 1.0)
         patch.setattr(distil, "BF16_TRIALS", 3)
         yield
 

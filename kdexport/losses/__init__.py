@@ -1,5 +1,5 @@
 """Distillation losses: `losses/NAME.py` is the loss NAME and offers
-`loss(student, teacher, temperature) -> scalar`, on logits (B, C), smallest where the two agree."""
+`loss(student, teacher, temperature) -> (B,)`, on logits (B, C): one figure a row, smallest where the two agree."""
 
 from __future__ import annotations
 

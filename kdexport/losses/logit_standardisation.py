@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """KL of logits (B, C), each row centred and divided by its standard deviation, at a base temperature.
+    """KL of logits (B, C), each row centred and divided by its standard deviation, at a base temperature, (B,).
     Zero where the standardised logits are equal. Raises ValueError as `kl` does."""
 
     def standardise(logits: torch.Tensor) -> torch.Tensor:

@@ -58,17 +58,24 @@ _UNDEFINED = {
 }
 
 
-def fit_threshold(metric: Metric, logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -> float | None:
+def fit_threshold(
+    metric: Metric,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    class_names: Sequence[str],
+    weights: ArrayLike | None = None,
+) -> float | None:
     """The threshold for `score`, fitted on dev rows; None where the metric has none.
 
     recall_at_false_alarm: the lowest probability of the positive class above which at most max_false_alarm of the
-    other rows lie. Abstention: the lowest top probability from which up answers are as precise as min_precision;
-    None if none is. Raises BadInput if no negative row tells the false-alarm rate."""
+    other rows (by weight) lie. Abstention: the lowest top probability from which up answers are as precise as
+    min_precision; None if none is. Raises BadInput if no negative row tells the false-alarm rate."""
     rows = _rows(logits, labels, class_names)
+    row_weights = _weights(weights, len(rows.labels))
     _refuse_two_thresholds(metric)
     if metric.name == "recall_at_false_alarm":
-        return _alarm_threshold(metric, rows, class_names)
-    return _abstention_threshold(metric.abstention.min_precision, rows) if metric.abstention else None
+        return _alarm_threshold(metric, rows, class_names, row_weights)
+    return _abstention_threshold(metric.abstention.min_precision, rows, row_weights) if metric.abstention else None
 
 
 def check(metric: Metric, class_names: Sequence[str]) -> None:
@@ -89,6 +96,7 @@ def retention(
     *,
     student_threshold: float | None = None,
     teacher_threshold: float | None = None,
+    weights: ArrayLike | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[float, Interval]:
@@ -96,21 +104,53 @@ def retention(
 
     Raises BadInput as `score` does, and where the teacher scores 0."""
     student, teacher = _rows(student_logits, labels, class_names), _rows(teacher_logits, labels, class_names)
-    if metric.name == "accuracy":
+    if metric.name == "accuracy" and weights is None:
         right_student = student.correct & _answered(metric, student, student_threshold)
         right_teacher = teacher.correct & _answered(metric, teacher, teacher_threshold)
         return paired_retention(right_student, right_teacher, seed, resamples)
     above = _scorer(metric, student, class_names, student_threshold)
     below = _scorer(metric, teacher, class_names, teacher_threshold)
+    row_weights = _weights(weights, len(student.labels))
 
     def ratio(counts: Floats) -> float:
-        teacher_score = below(counts)
-        return above(counts) / teacher_score if teacher_score > 0 else math.nan
+        drawn = counts * row_weights
+        teacher_score = below(drawn)
+        return above(drawn) / teacher_score if teacher_score > 0 else math.nan
 
     value = ratio(np.ones(len(student.labels)))
     if math.isnan(value):
         raise BadInput(f"the teacher's {metric.name} is 0 or not defined on this set, so retention is neither")
     return value, bootstrap(ratio, len(student.labels), seed, value, resamples)
+
+
+def difference(
+    metric: Metric,
+    logits: ArrayLike,
+    other_logits: ArrayLike,
+    labels: ArrayLike,
+    class_names: Sequence[str],
+    *,
+    threshold: float | None = None,
+    other_threshold: float | None = None,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[float, Interval]:
+    """One model's score minus another's, and its 95 % interval by paired bootstrap of the same rows.
+
+    Raises BadInput as `score` does."""
+    above = _scorer(metric, _rows(logits, labels, class_names), class_names, threshold)
+    below = _scorer(metric, _rows(other_logits, labels, class_names), class_names, other_threshold)
+    n = len(np.asarray(labels))
+    row_weights = _weights(weights, n)
+
+    def gap(counts: Floats) -> float:
+        return above(counts * row_weights) - below(counts * row_weights)
+
+    value = gap(np.ones(n))
+    if math.isnan(value):
+        raise BadInput(f"{metric.name} is not defined on these {n} rows: {_UNDEFINED[metric.name]}")
+    return value, bootstrap(gap, n, seed, value, resamples)
 
 
 def interval(
@@ -149,20 +189,34 @@ def expected_cost_usd(
     return float(np.average(row_usd, weights=_weights(weights, len(row_usd))))
 
 
-def expected_calibration_error(logits: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+def right_answers(
+    metric: Metric, logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str], threshold: float | None = None
+) -> Bools:
+    """(N,): the label wins, and the answer is given where the metric abstains below a threshold."""
+    rows = _rows(logits, labels, class_names)
+    return rows.correct & _answered(metric, rows, threshold)
+
+
+def expected_calibration_error(
+    logits: ArrayLike, labels: ArrayLike, bins: int = 15, weights: ArrayLike | None = None
+) -> float:
     """Mean gap between top probability and accuracy over equal-width bins (Guo et al. 2017, eq. 3), 0..1."""
     probabilities, truth = softmax(logits), np.asarray(labels)
     top, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     which = np.minimum((top * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(which, weights=top - correct, minlength=bins)
-    return float(np.abs(gaps).sum() / len(truth))
+    row_weights = _weights(weights, len(truth))
+    gaps = np.bincount(which, weights=row_weights * (top - correct), minlength=bins)
+    return float(np.abs(gaps).sum() / row_weights.sum())
 
 
-def per_class_recall(logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -> dict[str, float]:
+def per_class_recall(
+    logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str], weights: ArrayLike | None = None
+) -> dict[str, float]:
     """Share of each class's rows answered right; classes without rows are left out."""
     rows = _rows(logits, labels, class_names)
-    support = np.bincount(rows.labels, minlength=len(class_names))
-    hits = np.bincount(rows.labels[rows.correct], minlength=len(class_names))
+    row_weights = _weights(weights, len(rows.labels))
+    support = np.bincount(rows.labels, weights=row_weights, minlength=len(class_names))
+    hits = np.bincount(rows.labels, weights=row_weights * rows.correct, minlength=len(class_names))
     return {name: float(hits[i] / support[i]) for i, name in enumerate(class_names) if support[i]}
 
 
@@ -297,23 +351,25 @@ def cost_matrix_usd(metric: Metric, class_names: Sequence[str]) -> Floats:
     return matrix
 
 
-def _alarm_threshold(metric: Metric, rows: _Rows, class_names: Sequence[str]) -> float:
+def _alarm_threshold(metric: Metric, rows: _Rows, class_names: Sequence[str], weights: Floats) -> float:
     assert metric.max_false_alarm is not None  # Metric checks it
     probability, positive = _positive(metric, rows, class_names)
-    negatives = np.sort(probability[~positive])[::-1]
-    if len(negatives) == 0:
+    order = np.argsort(-probability[~positive], kind="stable")
+    negatives, mass = probability[~positive][order], np.cumsum(weights[~positive][order])
+    if len(negatives) == 0 or mass[-1] == 0:
         raise BadInput(f"every dev row is of class '{metric.positive}': false alarms need rows of other classes")
     # the epsilon keeps 0.29 * 100 = 28.999999999999996 at 29 rows
-    allowed = math.floor(metric.max_false_alarm * len(negatives) + 1e-9)
-    first_refused = float(negatives[allowed])
+    allowed = metric.max_false_alarm * mass[-1] + 1e-9
+    first_refused = float(negatives[np.flatnonzero(mass > allowed)[0]])
     above = probability[probability > first_refused]
     return float(above.min()) if len(above) else math.nextafter(first_refused, math.inf)
 
 
-def _abstention_threshold(min_precision: float, rows: _Rows) -> float | None:
+def _abstention_threshold(min_precision: float, rows: _Rows, weights: Floats) -> float | None:
     top = softmax(rows.logits).max(axis=1)
     order = np.argsort(-top, kind="stable")
-    precision = np.cumsum(rows.correct[order]) / np.arange(1, len(order) + 1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 of rows without weight at the top: no precision is known there yet
+        precision = np.cumsum((weights * rows.correct)[order]) / np.cumsum(weights[order])
     descending = top[order]
     # rows of equal probability are answered together: only the last of a tie is a possible threshold
     last_of_tie = np.append(descending[1:] < descending[:-1], True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from kdexport.nouns.base import Noun
@@ -28,6 +30,22 @@ class ClassChange(Noun):
     student: float
 
 
+class SliceQuality(Noun):
+    """Teacher and student on a part of the rows. Of production queries without labels: agreement with the teacher."""
+
+    by: str = Field(description="class, length, time, source table, nearness to train, or a column of the user's")
+    name: str
+    on: Literal["test rows", "held-out queries"] = "test rows"
+    n: int
+    share: float = Field(description="of all rows, by weight")
+    metric: str = Field(description="the project's; of a class its recall, of queries the agreement")
+    teacher: Ratio
+    student: Ratio
+    retention: Ratio | None = Field(description="none where the teacher scores 0")
+    p: float | None = Field(default=None, description="paired test of right answers, after Holm's correction")
+    verdict: Literal["lost", "gained", "no significant difference", ""] = ""
+
+
 class QualityResult(Noun):
     """On the test set, predicted once after every choice."""
 
@@ -40,6 +58,9 @@ class QualityResult(Noun):
     agreement: float = Field(description="share of test inputs with the teacher's top class")
     query_agreement: Ratio | None = Field(default=None, description="the same on held-out production queries")
     query_n: int = 0
+    weighted: bool = Field(default=False, description="by how often each row came in production")
+    effective_n: float | None = Field(default=None, description="how many rows of equal weight tell as much (Kish)")
+    slices: tuple[SliceQuality, ...] = ()
 
 
 class Timed(Noun):

@@ -15,6 +15,8 @@ from kdexport.reporting.parts import STACKING, badge, blank, figure, folded, num
 from kdexport.reporting.picture import panels
 from kdexport.reporting.plan import candidates
 from kdexport.reporting.provenance import assumptions, data, environments, evidence
+from kdexport.reporting.slices import by_slice
+from kdexport.reporting.tuning import tuning
 
 
 def render_html(document: Document) -> str:
@@ -35,7 +37,8 @@ def _sections(document: Document) -> Sequence[Safe]:
         section("The teacher", "teacher", _teacher(document)),
         section("Target by target", "cards", *cards),
         section("What the student forgot", "forgotten", *forgotten(document)),
-        section("Training", "training", *(_training(run) for run in training)) if training else Safe(""),
+        section("Quality by slice", "slices", *by_slice(document)),
+        section("Training", "training", tuning(document), *map(_training, training)) if training else Safe(""),
         section("Other candidates of the plan", "plan", *candidates(document)),
         section(
             "Assumptions and evidence", "evidence", assumptions(document), _folded_evidence(document), data(document)
@@ -152,6 +155,7 @@ def _teacher(document: Document) -> Safe:
     rows_used = f"n = {quality.n:,}" if quality.n else ""
     facts = (
         ("Name", blank(teacher.get("name"))),
+        *([("Combined", blank(mapping(teacher["ensemble"]).get("reason")))] if teacher.get("ensemble") else []),
         (label, figure(quality, rows_used)),
         ("Parameters", figure(figures.counted(teacher.get("params"), figures.whole))),
         ("Bytes, fp32, tokenizer included", figure(figures.counted(teacher.get("bytes"), figures.bytes_text))),
@@ -185,9 +189,25 @@ def _training(run: Document) -> Safe:
     return tag(
         "div",
         tag("p", tag("strong", trained), f" · {figures.spec_text(run.get('spec'))}"),
-        tag("p", f"{blank(run.get('epochs'))} epochs{took}", class_="muted"),
+        tag("p", f"{blank(run.get('epochs'))} epochs{took}{_terms(run)}", class_="muted"),
         curves(run),
     )
+
+
+def _terms(run: Document) -> str:
+    """What the loss of the last epoch was made of."""
+    told = [f"{name} {figures.significant(v)}" for name, v in _last(run.get("terms"))]
+    norms = [f"{name} {figures.significant(v)}" for name, v in _last(run.get("gradient_norms"))]
+    if not told:
+        return ""
+    return f"; loss of the last epoch, in nats: {', '.join(told)}" + (
+        f"; gradient norms: {', '.join(norms)}" if norms else ""
+    )
+
+
+def _last(epochs: object) -> list[tuple[str, float]]:
+    found = figures.rows(epochs)
+    return [(name, v) for name, value in (found[-1] if found else {}).items() if (v := finite(value)) is not None]
 
 
 def _folded_evidence(document: Document) -> Safe:

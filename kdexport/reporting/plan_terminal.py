@@ -46,7 +46,7 @@ def _print_targets(plan: Plan, console: Console) -> None:
         "Parameters are counted, all else is estimated; below retention and p50 their 90 % intervals. Latency is in "
         "the scope of the target's objective, of one run alone.",
         "Under Objective stands what is held against the limit: the percentile, with waiting where the target is a "
-        "server, or the upper end of its interval where this machine was measured. A \"yes\" compares these estimates.",
+        'server, or the upper end of its interval where this machine was measured. A "yes" compares these estimates.',
         _key(letters),
         *([f"Quality: {plan.quality_basis}"] if plan.quality_basis else []),
         "",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdexport.reporting import figures
+from kdexport.reporting.baselines import verdicts
 from kdexport.reporting.figures import NO_DIFFERENCE, Document, Figure, finite, mapping, rows, words
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def print_summary(document: Document, console: Console) -> None:
     for target in rows(document.get("targets")):
         table.add_row(*_cells(document, target))
     console.print(table)
-    for remark in _remarks(document):
+    for remark in [*verdicts(rows(document.get("targets"))), *_remarks(document)]:
         console.print(remark, markup=False, highlight=False)
     if document.get("decision"):
         console.print(f"\n{document['decision']}", markup=False, highlight=False)

@@ -71,6 +71,8 @@ class _Prior(Noun):
     half_width: float
     transformer_offset: float
     bag_offset: float
+    convolution_gain: float = 0.0  # for each doubling of vocabulary x both widths x depth to the 0.6
+    convolution_at: float = 0.0  # doublings at which that gain is 0
     enough_layers: int  # a picture's convolutions in a row: fewer see too little of it
     missing_layer_loss: float  # for each that is missing
     small_params: float
@@ -120,11 +122,21 @@ def _from_prior(
     value += prior.transformer_offset * (kinds == "transformer").astype(np.float64)
     bags = [spec.backbone == "bag" or getattr(spec, "num_hidden_layers", 1) == 0 for spec in specs]
     value += prior.bag_offset * np.array(bags, dtype=np.float64)
+    value += prior.convolution_gain * np.array([_doublings(spec, prior.convolution_at) for spec in specs])
     missing = [max(prior.enough_layers - _num_layers(spec), 0) for spec in specs]
     value -= prior.missing_layer_loss * np.array(missing, dtype=np.float64)
     value = value.clip(0.0, MOST_RETENTION)
     basis = "shipped prior: " + source + ("" if teacher_params else "; teacher's size unknown, 20 M assumed")
     return Retentions(value, (value - prior.half_width).clip(0.0), value + prior.half_width, basis)
+
+
+def _doublings(spec: StudentSpec, above: float) -> float:
+    """Of a text convolution's vocabulary, widths and depth, above that many; 0 for other students."""
+    fields = spec.model_dump()
+    sizes = [fields.get(name) for name in ("vocab_size", "embedding_size", "hidden_size")]
+    if spec.backbone != "convolution" or not all(sizes):
+        return 0.0
+    return sum(math.log2(size) for size in sizes if size) + 0.6 * math.log2(fields["num_hidden_layers"]) - above
 
 
 def _num_layers(spec: StudentSpec) -> int:

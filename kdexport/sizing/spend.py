@@ -15,6 +15,7 @@ from kdexport.sizing.ladder import training_seconds
 
 LADDER_SHARE = 1.0  # of one full training
 ASSUMED_FLOPS_PER_S_PER_CORE = 0.06e12  # a teacher's large products; 0.1e12 was measured on Zen 4 in fp32
+HARD_LABELS_SHARE = 1.45  # of a distillation: one full schedule, and three of 0.15 for the learning rate
 PROCESS_GIB = 0.6  # Python, torch and a runtime
 TEXT_TRAINING_GIB = 1.0
 TRAINING_BYTES_PER_PARAM = 16  # fp32: weights, gradients, Adam's two moments
@@ -92,6 +93,15 @@ def _hours(
                 basis="FLOPs and steps at the speed of a server core; within a factor of three",
             )
         )
+        if project.training.baselines and project.data.labelled:
+            estimates.append(
+                StageEstimate(
+                    stage=f"baselines of student {number}",
+                    hours=HARD_LABELS_SHARE * seconds / 3600,
+                    memory_gib=_distil_gib(sizes, chosen.num_params),
+                    basis="the same student on hard labels; training.baselines: false goes without",
+                )
+            )
     bench = StageEstimate(
         stage="engines and bench", hours=0.02 * len(plans), memory_gib=teacher_gib, basis="a fixed budget"
     )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from kdexport.bundle.verify import load_predictor
+from kdexport.dataset import Split, effective_rows
 from kdexport.errors import Unsupported
 from kdexport.latency.absent import estimate_speedup
-from kdexport.measure import metrics
-from kdexport.measure.statistics import wilson
+from kdexport.measure import metrics, slices
+from kdexport.measure.statistics import paired_shares
 from kdexport.measure.timer import Timings, interleave
 from kdexport.nouns.base import Noun
 from kdexport.nouns.bench import BenchResult, ClassChange, Quality, QualityResult, Ratio, Timed
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 4
+VERSION = 5
 REQUESTS = 512
 MIN_SAMPLES = 1000  # p99 needs 662
 MAX_SECONDS = 30.0
@@ -110,10 +111,13 @@ def quality(
     classes: Sequence[str],
     student_threshold: float | None,
     teacher_threshold: float | None,
+    rows: Split | None = None,
 ) -> QualityResult:
-    """Everything from predictions alone: each model is asked once."""
-    teacher = metrics.score(metric, teacher_logits, labels, classes, teacher_threshold)
-    student = metrics.score(metric, student_logits, labels, classes, student_threshold)
+    """Everything from predictions alone: each model is asked once. rows: the test rows with their weights, and with
+    what slices are made of."""
+    weights = weights_of(rows)
+    teacher = metrics.score(metric, teacher_logits, labels, classes, teacher_threshold, weights)
+    student = metrics.score(metric, student_logits, labels, classes, student_threshold, weights)
     value, ci95 = metrics.retention(
         metric,
         student_logits,
@@ -122,14 +126,15 @@ def quality(
         classes,
         student_threshold=student_threshold,
         teacher_threshold=teacher_threshold,
+        weights=weights,
     )
-    before = metrics.per_class_recall(teacher_logits, labels, classes)
-    after = metrics.per_class_recall(student_logits, labels, classes)
+    before = metrics.per_class_recall(teacher_logits, labels, classes, weights)
+    after = metrics.per_class_recall(student_logits, labels, classes, weights)
     counts = [int((labels == i).sum()) for i in range(len(classes))]
     n = len(labels)
 
     def interval(logits: np.ndarray, threshold: float | None) -> tuple[float, float]:
-        low, high = metrics.interval(metric, logits, labels, classes, threshold)
+        low, high = metrics.interval(metric, logits, labels, classes, threshold, weights)
         return float(low), float(high)
 
     return QualityResult(
@@ -141,22 +146,58 @@ def quality(
             for i, c in enumerate(classes)
             if counts[i]
         ),
-        teacher_ece=metrics.expected_calibration_error(teacher_logits, labels),
-        student_ece=metrics.expected_calibration_error(student_logits, labels),
-        agreement=float((teacher_logits.argmax(1) == student_logits.argmax(1)).mean()),
+        teacher_ece=metrics.expected_calibration_error(teacher_logits, labels, weights=weights),
+        student_ece=metrics.expected_calibration_error(student_logits, labels, weights=weights),
+        agreement=float(_weighted_mean(teacher_logits.argmax(1) == student_logits.argmax(1), weights)),
+        weighted=weights is not None,
+        effective_n=None if weights is None else effective_rows(weights),
+        slices=tuple(
+            slices.slices(
+                metric,
+                (teacher_logits, teacher_threshold),
+                (student_logits, student_threshold),
+                labels,
+                classes,
+                slices.groups(rows.inputs, rows.times, rows.slices) if rows else {},
+                weights,
+            )
+        ),
     )
 
 
+def weights_of(rows: Split | None) -> np.ndarray | None:
+    """None where all rows count alike: then nothing is computed otherwise than without weights."""
+    weights = rows.weights if rows is not None else None
+    return None if weights is None or bool((weights == weights[0]).all()) else weights
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray | None) -> float:
+    import numpy as np
+
+    return float(np.average(values, weights=weights))
+
+
 def with_queries(
-    found: QualityResult, teacher_logits: np.ndarray | None, student_logits: np.ndarray | None
+    found: QualityResult,
+    teacher_logits: np.ndarray | None,
+    student_logits: np.ndarray | None,
+    rows: Split | None = None,
 ) -> QualityResult:
-    """Agreement on held-out production queries beside the rest, with its Wilson interval."""
+    """Agreement on held-out production queries beside the rest, by weight, with its interval; and by slice."""
     if teacher_logits is None or student_logits is None:
         return found
-    same = int((teacher_logits.argmax(1) == student_logits.argmax(1)).sum())
-    n = len(teacher_logits)
-    agreement = Ratio(value=same / n, ci95=wilson(same, n))
-    return found.model_copy(update={"query_agreement": agreement, "query_n": n})
+    weights, n = weights_of(rows), len(teacher_logits)
+    same = teacher_logits.argmax(1) == student_logits.argmax(1)
+    shares = paired_shares(same, same | True, weights)
+    kinds = slices.groups(rows.inputs, rows.times, rows.slices) if rows else {}
+    by_slice = slices.agreement_slices(teacher_logits, student_logits, kinds, weights)
+    return found.model_copy(
+        update={
+            "query_agreement": Ratio(value=shares.student, ci95=shares.student_ci95),
+            "query_n": n,
+            "slices": (*found.slices, *by_slice),
+        }
+    )
 
 
 def measure(

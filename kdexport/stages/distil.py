@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +15,17 @@ from kdexport.nouns.student import Recipe, Student
 from kdexport.storage.files import replacing, sha256_file, write_bytes
 from kdexport.tasks import Prepared, Task
 from kdexport.training.loop import Progress
+from kdexport.training.precision import measure_bf16
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
 from kdexport.training.student import Trained, objective, train_student
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
-VERSION = 2
+VERSION = 3
 CHECKPOINT = "checkpoint.safetensors"  # removed by the pipeline, once the stage's result is written
-BF16_TRIALS = 12  # steps of each precision, in turn
-BF16_GAIN = 1.1  # faster than this, or fp32 stays
+BF16_TRIALS = 10  # steps of each precision, in turn
 
 
 def distil(
@@ -73,43 +70,15 @@ def decide_precision(
     recipe: Recipe,
 ) -> Decision:
     """bf16 where it is measured faster: a module of its own, and the first batch alone."""
+    import numpy as np
     import torch
 
     torch.set_num_threads(recipe.threads)
     module = backbone_of(spec).build(spec, num_classes, dropout=recipe.dropout)
-    first = TransferSet(rows.inputs[: recipe.batch_size], rows.hard[: recipe.batch_size])
+    first = rows.take(np.arange(min(recipe.batch_size, len(rows.inputs))))
     encoded = task.encode(prepared, first.inputs)
-    return measure_bf16(objective(module, encoded, first, labels, recipe), module, encoded.lengths, recipe)
-
-
-def measure_bf16(
-    loss_of: Callable[[np.ndarray], torch.Tensor], module: torch.nn.Module, lengths: np.ndarray, recipe: Recipe
-) -> Decision:
-    """Time forward and backward of a few batches in each precision, in turn. The module and the random state are
-    left as they were: whether this was measured or read from a decision file changes no weight."""
-    import numpy as np
-    import torch
-
-    random_state = torch.get_rng_state()
-    before = {k: v.clone() for k, v in module.state_dict().items()}
-    module.train()
-    rows = np.arange(min(recipe.batch_size, len(lengths)))
-    seconds: dict[str, list[float]] = {"fp32": [], "bf16": []}
-    for _ in range(BF16_TRIALS):
-        for name, samples in seconds.items():
-            start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
-                loss = loss_of(rows)
-            loss.backward()  # type: ignore[no-untyped-call]
-            samples.append(time.perf_counter() - start)
-    module.zero_grad(set_to_none=True)
-    module.load_state_dict(before)
-    torch.set_rng_state(random_state)
-    medians = {name: float(np.median(samples[2:])) * 1e3 for name, samples in seconds.items()}
-    gain = medians["fp32"] / medians["bf16"]
-    choice = "bf16" if gain >= BF16_GAIN else "fp32"
-    reason = f"bf16 is {gain:.2f} times as fast as fp32 in training here; it is used from {BF16_GAIN} times"
-    return Decision(name="training precision", choice=choice, reason=reason, candidates=medians, unit="ms per step")
+    every = np.arange(len(first.inputs))
+    return measure_bf16(objective(module, encoded, first, labels, recipe), module, every, BF16_TRIALS)
 
 
 def _write(
@@ -136,6 +105,9 @@ def _write(
         recipe=recipe,
         losses=trained.history.losses,
         dev_quality=trained.history.dev_quality,
+        terms=trained.history.terms,
+        gradient_norms=trained.history.gradient_norms,
+        calibration_temperature=trained.temperature,
         bf16=bf16,
         preprocessor=prepared.preprocessor,
         tokenizer="tokenizer.json" if prepared.tokenizer_json else "",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,22 @@ from kdexport.measure.timer import interleave
 from kdexport.nouns.measurement import Decision
 from kdexport.nouns.metric import Metric
 from kdexport.nouns.profile import HardwareProfile, Precision
-from kdexport.nouns.student import EngineChoice, EngineResult, Student
+from kdexport.nouns.student import EngineChoice, EngineResult, Int8Finish, Student
 from kdexport.nouns.target import LOCAL, Target
 from kdexport.runtimes import Engine, Feeds, load_runtime
 from kdexport.storage.files import write_bytes
 from kdexport.storage.tables import Raw
 from kdexport.tasks import Encoded, Prepared, Task
+from kdexport.training.quantisation_aware import Scheme
 
 if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 3
+VERSION = 4
 MAX_QUALITY_LOSS = 0.003  # of the metric on dev: what an engine may lose against the best one and still be chosen
+ROUNDING = 1e-9  # a loss of exactly the limit is within it
+MAX_INT8_LOSS = 0.003  # of the metric on dev, against fp32 in the same runtime: beyond it int8 is trained for
 FASTER = 1.02  # a quantised engine must be faster by more than the noise to be kept
 PARITY_ROWS = 256
 CALIBRATION_ROWS = 128
@@ -86,18 +89,29 @@ def engines(
     environment: str,
     decide: Callable[[Callable[[], Decision]], Decision],
     folder: Path,
+    finishing: Finishing | None = None,
 ) -> EngineChoice:
-    """Raises Damaged where no engine has parity with torch: then no bundle is written."""
+    """finishing: None: int8 is left as the engine's quantiser makes it. Raises Damaged where no engine has parity with
+    torch: then no bundle is written."""
     graph = student_folder / student.graph
     assert dataset.dev.labels is not None
     labels = dataset.dev.labels
+
+    def attempt(
+        source: Path, runtime: str, precision: Precision, own: Inputs, own_folder: Path
+    ) -> tuple[EngineResult, _Checked | None]:
+        return _try(source, runtime, precision, own, dataset, metric, profile, threads, own_folder)
+
     checked: dict[str, _Checked] = {}
     tried: list[EngineResult] = []
     for runtime, precision in _cells(target):
-        result, good = _try(graph, runtime, precision, inputs, dataset, metric, profile, threads, folder)
+        result, good = attempt(graph, runtime, precision, inputs, folder)
         tried.append(result)
         if good:
             checked[f"{runtime}/{precision}"] = good
+    finishes: list[Int8Finish] = []
+    if finishing is not None:
+        finishes += _finish_int8(finishing, attempt, checked, tried, graph, inputs, target, folder)
     local = target.profile == LOCAL
     if not checked:  # the target's runtimes cannot run here: the graph itself is checked by ONNX Runtime
         return _unrun(graph, tried, inputs, target, profile, metric, dataset, threads, folder)
@@ -109,13 +123,83 @@ def engines(
         runtime=kept.result.runtime,
         precision=kept.result.precision,
         artifact="engine",
-        file=kept.path.name if kept.path.parent == folder else "",
+        file=str(kept.path.relative_to(folder)) if kept.path.is_relative_to(folder) else "",
         verified_on=decision.choice,
         parity=_parity(kept),
-        threshold=fit_threshold(metric, kept.dev_logits, labels, dataset.classes),
+        threshold=fit_threshold(metric, kept.dev_logits, labels, dataset.classes, dataset.dev.weights),
         dev_quality=kept.quality,
         tried=tuple(results),
+        finishes=tuple(finishes),
+        finished=_scheme(kept.result.runtime, inputs) if kept.result.finished else None,
     )
+
+
+Attempt = Callable[[Path, str, Precision, Inputs, Path], tuple[EngineResult, "_Checked | None"]]
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """finished(scheme): the student distilled on with int8 in the loop, its folder and its inputs. always: even where
+    int8 loses nothing."""
+
+    finished: Callable[[Scheme], tuple[Student, Path, Inputs]]
+    always: bool = False
+
+
+def _finish_int8(
+    finishing: Finishing,
+    attempt: Attempt,
+    checked: dict[str, _Checked],
+    tried: list[EngineResult],
+    graph: Path,
+    inputs: Inputs,
+    target: Target,
+    folder: Path,
+) -> Iterator[Int8Finish]:
+    """Where int8 loses too much, the better of it and of the finished student's int8 stays in `checked`; `tried` gets
+    the finished one, and says of the other why it is left."""
+    for before in [r for r in tried if r.precision == "int8" and r.parity is not None]:
+        fp32 = checked.get(f"{before.runtime}/fp32") or attempt(graph, before.runtime, "fp32", inputs, folder)[1]
+        loses = fp32 is not None and not (before.quality or 0.0) >= fp32.quality - MAX_INT8_LOSS - ROUNDING
+        # fp32 is kept where speed cannot be measured: int8 would be trained for in vain
+        usable = target.profile == LOCAL or "fp32" not in target.precisions
+        if fp32 is None or not (finishing.always or (loses and usable)):
+            continue
+        scheme = _scheme(before.runtime, inputs)
+        student, student_folder, own = finishing.finished(scheme)
+        own_folder = folder / f"finished-{scheme}"
+        own_folder.mkdir(exist_ok=True)
+        after, good = attempt(student_folder / student.graph, before.runtime, "int8", own, own_folder)
+        after = after.model_copy(update={"finished": True})
+        kept = good is not None and good.quality > (before.quality or 0.0)
+        told = (
+            f"dev quality {_quality_text(before)} as distilled, {_quality_text(after)} after training for int8, "
+            f"{fp32.quality:.4f} in fp32"
+        )
+        log.info("int8 finish runtime=%s scheme=%s: %s", before.runtime, scheme, told)
+        if good is not None and kept:
+            checked[f"{before.runtime}/int8"] = replace(good, result=after)
+            tried[tried.index(before)] = before.model_copy(update={"reason": f"left for the finished one: {told}"})
+            tried.append(after)
+        else:
+            tried.append(after.model_copy(update={"reason": f"no better than without the finish: {told}"}))
+        yield Int8Finish(
+            runtime=before.runtime,
+            scheme=scheme,
+            fp32=fp32.quality,
+            before=before.quality,
+            after=after.quality,
+            kept=kept,
+        )
+
+
+def _quality_text(result: EngineResult) -> str:
+    return "without parity" if result.quality is None else f"{result.quality:.4f}"
+
+
+def _scheme(runtime: str, inputs: Inputs) -> Scheme:
+    """How the runtime's quantiser finds the range of an activation."""
+    return "dynamic" if runtime == "onnxruntime" and inputs.name == INPUT_NAMES["text"] else "static"
 
 
 @dataclass(frozen=True)
@@ -176,8 +260,10 @@ def _try(
         return EngineResult(**built, parity=parity, reason=problem), None
     dev_logits = _logits(engine, inputs.name, inputs.dev)
     assert dataset.dev.labels is not None
-    threshold = fit_threshold(metric, dev_logits, dataset.dev.labels, dataset.classes)
-    quality = score(metric, dev_logits, dataset.dev.labels, dataset.classes, threshold)
+    dev = dataset.dev
+    assert dev.labels is not None
+    threshold = fit_threshold(metric, dev_logits, dev.labels, dataset.classes, dev.weights)
+    quality = score(metric, dev_logits, dev.labels, dataset.classes, threshold, dev.weights)
     result = EngineResult(**built, quality=quality, parity=parity)
     log.info("engine=%s/%s dev_quality=%.4f", runtime_name, precision, quality)
     return result, _Checked(result, path, engine, dev_logits, quality)
@@ -290,7 +376,7 @@ def _unrun(
         graph=source.name if source != graph else "",
         verified_on=REFERENCE,
         parity=_parity(good),
-        threshold=fit_threshold(metric, good.dev_logits, dataset.dev.labels, dataset.classes),
+        threshold=fit_threshold(metric, good.dev_logits, dataset.dev.labels, dataset.classes, dataset.dev.weights),
         dev_quality=good.quality,
         tried=tuple(_told(r, runtime, precision, profile, note) for r in tried),
         notes=(note,),

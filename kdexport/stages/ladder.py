@@ -24,13 +24,13 @@ from kdexport.tasks import Prepared, Task
 from kdexport.training.loop import Progress
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
-from kdexport.training.student import train_student
+from kdexport.training.student import shortened, train_student
 
 if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -190,21 +190,3 @@ def _read(path: Path) -> Rung:
         raise Damaged(
             f"{path}: not a rung of this version ({e.errors()[0]['msg']}); delete it, it is made again"
         ) from e
-
-
-def shortened(
-    rows: TransferSet, labels: SoftLabels, recipe: Recipe, share: float
-) -> tuple[TransferSet, SoftLabels, Recipe, float]:
-    """A complete schedule over about `share` of the rows seen, and the exact share: fewer epochs, and below one epoch
-    fewer rows, drawn by the recipe's seed."""
-    import numpy as np
-
-    total = len(rows.inputs)
-    seen = max(round(share * total * recipe.epochs), min(recipe.batch_size, total))
-    epochs = max(1, round(seen / total))
-    if seen >= total:
-        return rows, labels, recipe.model_copy(update={"epochs": epochs}), epochs / recipe.epochs
-    chosen = np.sort(np.random.default_rng([recipe.seed, total]).permutation(total)[:seen])
-    some = TransferSet([rows.inputs[i] for i in chosen], rows.hard[chosen])
-    answers = SoftLabels(labels.key, np.array(labels.logits[chosen]))
-    return some, answers, recipe.model_copy(update={"epochs": 1}), seen / (total * recipe.epochs)

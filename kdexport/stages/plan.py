@@ -35,7 +35,7 @@ from kdexport.tasks.image_classification import require_memory
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 8
+VERSION = 9
 TOKENIZER_BYTES_PER_PIECE = 16
 GRAPH_BYTES_PER_OPERATOR = 220  # names and attributes of the nodes: 120 to 220 in exported graphs of all backbones
 BYTES_PER_PARAM: dict[Precision, float] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}

@@ -10,12 +10,14 @@ from typing import Any
 import kdexport
 from kdexport.dataset import Dataset
 from kdexport.latency.tail import TAIL_ASSUMED, at_percentile
+from kdexport.measure import slices
+from kdexport.nouns.baseline import Baseline, Baselines
 from kdexport.nouns.bench import BenchResult, QualityResult, Ratio, Timed
 from kdexport.nouns.cost import CostReport
 from kdexport.nouns.measurement import Environment, Latency
 from kdexport.nouns.plan import TargetPlan
 from kdexport.nouns.project import Project
-from kdexport.nouns.student import EngineChoice, Student
+from kdexport.nouns.student import EngineChoice, Student, Tuning
 from kdexport.nouns.target import Target
 from kdexport.nouns.teacher import TeacherSet
 from kdexport.storage.files import to_plain
@@ -35,6 +37,7 @@ class TargetResult:
     quality: QualityResult
     cost: CostReport | None
     bundle: dict[str, Any]  # stages.bundle.Bundle as plain values: path, sha256, bytes_loaded, artifact, ...
+    baselines: Baselines
     training_s: float | None = None  # of a training that was resumed: since then
 
 
@@ -48,6 +51,7 @@ def report(
     augmented_rows: int,
     environments: Sequence[Environment],
     warnings: Sequence[str],
+    tuning: Tuning | None,
 ) -> dict[str, Any]:
     first = results[0].quality
     entries = [_entry(project, teachers, teacher_bytes, r) for r in results]
@@ -59,6 +63,7 @@ def report(
         "decision": _decision(project, results),
         "warnings": list(warnings),
         "environments": {e.id: e.model_dump(mode="json") for e in environments},
+        "tuning": tuning,
         "data": {
             "train": len(dataset.train),
             "dev": len(dataset.dev),
@@ -66,6 +71,10 @@ def report(
             "unlabelled": len(dataset.unlabelled),
             "augmented": augmented_rows,
             "sha256": dataset.sha256,
+            "split": project.data.split,
+            "near_duplicates": _near_duplicates(dataset),
+            "redacted": dict(dataset.redacted) if project.data.redact else None,
+            "weights": {"weighted": first.weighted, "effective_n": first.effective_n},
         },
         "training": _training(results),
         "teacher": _teacher(teachers, teacher_bytes, quantised_quality, first, results),
@@ -73,6 +82,14 @@ def report(
     }
     plain: dict[str, Any] = to_plain(document)
     return plain
+
+
+def _near_duplicates(dataset: Dataset) -> dict[str, Any] | None:
+    """Test rows that are nearly rows of train; null where rows are pictures."""
+    near = dataset.near_duplicates
+    if near is None:
+        return None
+    return {"n": len(near.rows), "of": near.of, "share": len(near.rows) / max(near.of, 1), "sampled": near.sampled}
 
 
 def _teacher(
@@ -92,6 +109,7 @@ def _teacher(
         engines.append(_teacher_engine("onnxruntime/int8", measured.teacher_quantised, quantised_quality))
     return {
         "name": " + ".join(m.name for m in teachers.members),
+        "ensemble": teachers.combination,
         "params": teachers.num_params,
         "bytes": teacher_bytes,
         "quality": quality.teacher,
@@ -174,13 +192,24 @@ def _entry(project: Project, teachers: TeacherSet, teacher_bytes: int | None, r:
         "limits": {"artifact_bytes": r.target.limits.artifact_bytes, "met": within_limits(r.target, size)},
         "objective": objective_met(r.target, bench, r.cost),
         "engines": r.choice.tried,
+        "baselines": _baselines(r.baselines),
+        "quantisation_aware": r.choice.finishes,
         "per_class": [
             {"class": c.name, "n": c.n, "teacher": c.teacher, "student": c.student} for c in r.quality.per_class
         ],
+        "slices": r.quality.slices,
+        "slices_in_words": slices.told(r.quality.slices),
         "candidates": [_candidate(c, c.spec == r.student.spec) for c in r.plan.front],
         "plan": {"reason": r.plan.reason, "feasible": r.plan.feasible, "nearest": r.plan.nearest},
         "notes": [*r.plan.notes, *r.choice.notes, *bench.notes],
     }
+
+
+def _baselines(found: Baselines) -> dict[str, Any]:
+    def entry(baseline: Baseline) -> dict[str, Any]:
+        return {**baseline.model_dump(mode="json"), "latency": latency_dict(baseline.latency)}
+
+    return {"verdict": found.verdict, "hard_labels": entry(found.hard_labels), "plain": entry(found.plain)}
 
 
 def _latency_entry(bench: BenchResult, scope: str) -> dict[str, Any]:
@@ -299,6 +328,9 @@ def _training(results: Sequence[TargetResult]) -> list[dict[str, Any]]:
                 "epochs": r.student.recipe.epochs,
                 "losses": r.student.losses,
                 "dev_quality": r.student.dev_quality,
+                "terms": r.student.terms,
+                "gradient_norms": r.student.gradient_norms,
+                "calibration_temperature": r.student.calibration_temperature,
                 "seconds": r.training_s,
                 "recipe": r.student.recipe,
                 "bf16": r.student.bf16,

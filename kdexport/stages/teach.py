@@ -9,8 +9,8 @@ from kdexport.nouns.teacher import TeacherMember
 from kdexport.teachers import TeacherContext, fit, teacher_kind
 from kdexport.training.loop import Progress
 
-VERSION = 2
-FILES = ("graph", "plain_graph", "tokenizer", "embedding")  # of a member: paths below the stage's folder
+VERSION = 3
+FILES = ("graph", "plain_graph", "tokenizer", "embedding", "question")  # of a member: paths below the stage's folder
 
 
 def teach(source: TeacherSource, context: TeacherContext, folder: Path, progress: Progress | None) -> TeacherMember:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdexport.errors import BadInput, unknown_name
 from kdexport.nouns.project import Table
+
+if TYPE_CHECKING:
+    import numpy as np
 
 InputKind = Literal["text", "image"]
 Raw = str | bytes
@@ -18,16 +23,24 @@ INPUT_NAMES = ("text", "image", "input", "sentence", "query", "utterance", "ques
 LABEL_NAMES = ("label", "category", "intent", "class", "target", "labels", "y")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 MAX_IMAGE_BYTES = 64 << 20
+BLANK = "(blank)"  # the value of a slice where a row has none
+LATEST_S = 1e11  # the year 5138: what lies above counts milliseconds
 
 
 @dataclass(frozen=True)
 class Rows:
-    """inputs: texts, or the bytes of image files. labels: class names, or None where the table has none."""
+    """inputs: texts, or the bytes of image files. labels: class names, or None where the table has none.
+
+    weights: float64 (N,), above 0. times: float64 (N,), seconds since 1970. Both None where the table names no column.
+    slices: the values of each column that the table names as one."""
 
     inputs: tuple[Raw, ...]
     labels: tuple[str, ...] | None
     columns: tuple[str, str | None]  # which columns were read: (input, label)
     places: tuple[str, ...]  # where each row stands: file and line, or the file of a folder per class
+    weights: np.ndarray | None = None
+    times: np.ndarray | None = None
+    slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -35,23 +48,41 @@ class Rows:
 
 def read_rows(table: Table, kind: InputKind, *, labelled: bool) -> Rows:
     """All rows of a table. Raises BadInput with file and line for a missing file or column, an empty table,
-    an empty label, an image that is not there."""
+    an empty label, a weight or time that is none, an image that is not there."""
     path, member = _split_member(table.path)
     if path.is_dir():
         if kind != "image":
             raise BadInput(f"{path}: is a folder, which holds pictures; name a file of rows, or set another task")
+        if named := _named(table):
+            raise BadInput(f"{path}: is a folder, which has no column '{named[0]}'; name a file of rows")
         return _read_class_folders(path, labelled)
     records = list(_records(path, member))
     if not records:
         raise BadInput(f"{path}: no rows; at least one row below the header is wanted")
-    columns = list(records[0][1])
+    for name in (named := _named(table)):
+        if name not in records[0][1]:
+            raise unknown_name("column", name, records[0][1], f"{path}:1")
+    columns = [c for c in records[0][1] if c not in named or c in (table.input, table.label)]
     input_column = _column(table.input, columns, INPUT_NAMES, path, "input", records, kind)
     label_column = _label_column(table, columns, input_column, path) if labelled or table.label else None
     inputs = tuple(_raw(record.get(input_column), kind, path, line, input_column) for line, record in records)
     labels = None
     if label_column is not None:
         labels = tuple(_label(record.get(label_column), path, line, label_column) for line, record in records)
-    return Rows(inputs, labels, (input_column, label_column), tuple(f"{path}:{line}" for line, _ in records))
+    return Rows(
+        inputs,
+        labels,
+        (input_column, label_column),
+        tuple(f"{path}:{line}" for line, _ in records),
+        _numbers(records, table.weight, path, _weight),
+        _numbers(records, table.time, path, _time),
+        {c: tuple(_slice(record.get(c), path, line, c) for line, record in records) for c in table.slices},
+    )
+
+
+def _named(table: Table) -> list[str]:
+    """The columns of a table besides input and label."""
+    return [c for c in (table.weight, table.time, *table.slices) if c is not None]
 
 
 def require_pictures(rows: Rows) -> None:
@@ -231,6 +262,57 @@ def _label(value: Any, path: Path, line: int, column: str) -> str:
     if value is None or str(value).strip() == "":
         raise BadInput(f"{path}:{line}: column '{column}' is empty; every row needs a label")
     return _writable(str(value))
+
+
+def _numbers(
+    records: Sequence[tuple[int, dict[str, Any]]],
+    column: str | None,
+    path: Path,
+    read: Callable[[Any], float | str],
+) -> np.ndarray | None:
+    """float64 (N,) of a column; None where none is named. read: a value as a number, or what is wanted in its place."""
+    import numpy as np
+
+    if column is None:
+        return None
+    found = [(line, read(record.get(column))) for line, record in records]
+    wrong = [(line, value) for line, value in found if isinstance(value, str)]
+    if wrong:
+        line, wanted = wrong[0]
+        count = f"so are {len(wrong) - 1} more of {len(found)} rows; " if len(wrong) > 1 else ""
+        raise BadInput(f"{path}:{line}: column '{column}': {wanted}; {count}correct or remove them")
+    return np.array([value for _, value in found], dtype=np.float64)
+
+
+def _weight(value: Any) -> float | str:
+    try:
+        weight = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return f"a number above 0 is wanted, found {type(value).__name__ if value != '' else 'nothing'}"
+    return weight if 0 < weight < math.inf else f"a weight above 0 is wanted, found {weight:g}"
+
+
+def _time(value: Any) -> float | str:
+    """Seconds since 1970. A time without a zone is taken as UTC."""
+    if isinstance(value, datetime.datetime | datetime.date):
+        value = value.isoformat()
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+        if seconds > LATEST_S:
+            return f"seconds since 1970 are wanted, found {seconds:g}: are these milliseconds?"
+    except (TypeError, ValueError):
+        try:
+            when = datetime.datetime.fromisoformat(str(value).strip())
+        except ValueError:
+            return "a time such as 2026-03-14T09:26:53Z, or seconds since 1970, is wanted"
+        seconds = when.replace(tzinfo=when.tzinfo or datetime.UTC).timestamp()
+    return seconds if math.isfinite(seconds) else "a time is wanted, found a number that is none"
+
+
+def _slice(value: Any, path: Path, line: int, column: str) -> str:
+    if isinstance(value, list | dict):
+        raise BadInput(f"{path}:{line}: column '{column}': one value a row is wanted, found {type(value).__name__}")
+    return BLANK if value is None or str(value).strip() == "" else _writable(str(value))
 
 
 def _writable(text: str) -> str:

@@ -5,14 +5,14 @@ Each module offers
     prepare(inputs, teacher_tokenizer, vocab_size) -> Prepared
     vocab_sizes(inputs, teacher_tokenizer) -> sizes worth trying (empty for images)
     encode(prepared, inputs) -> Encoded
-    augment(inputs, per_row, seed) -> per_row * len(inputs) further inputs, the same for the same seed
+    augment(inputs, per_row, seed, labels) -> per_row * len(inputs) further rows, the same for the same seed
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
 from kdexport import registry
 from kdexport.backbones import InputShape
@@ -36,6 +36,38 @@ class Prepared:
         return len(self.kept_ids)
 
 
+class View(Protocol):
+    """A row that stands for a changed input, which is made when it is asked for: what a teacher reads."""
+
+    def render(self) -> Raw: ...
+
+
+Row = Raw | View
+
+
+def as_raw(row: Row) -> Raw:
+    return row if isinstance(row, str | bytes) else row.render()
+
+
+class Asked(Sequence[Raw]):
+    """Rows as a teacher reads them: a view is made each time that it is read, never kept."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Raw: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Raw]: ...
+    def __getitem__(self, index: int | slice) -> Raw | Sequence[Raw]:
+        if isinstance(index, slice):
+            return [as_raw(row) for row in self._rows[index]]
+        return as_raw(self._rows[index])
+
+
 class Encoded(Protocol):
     """Inputs as tensors. lengths: (N,) tokens of each row (1 for an image): what batches are sorted by."""
 
@@ -53,8 +85,10 @@ class Task(Protocol):
 
     def prepare(self, inputs: Sequence[Raw], teacher_tokenizer: str, vocab_size: int) -> Prepared: ...
     def vocab_sizes(self, inputs: Sequence[Raw], teacher_tokenizer: str) -> list[int]: ...
-    def encode(self, prepared: Prepared, inputs: Sequence[Raw]) -> Encoded: ...
-    def augment(self, inputs: Sequence[Raw], per_row: int, seed: int) -> list[Raw]: ...
+    def encode(self, prepared: Prepared, inputs: Sequence[Row]) -> Encoded: ...
+    def augment(
+        self, inputs: Sequence[Raw], per_row: int, seed: int, labels: np.ndarray | None = None
+    ) -> Sequence[Row]: ...
 
 
 def load_task(name: str, where: str = "") -> Task:

@@ -5,7 +5,8 @@ Each module offers
     ready(source, context, folder) -> TeacherMember, its files written to `folder`
     content(source) -> hash of all that its answers depend on, told before it is made ready
 and, where the member is no ONNX graph,
-    answer(source, member, inputs) -> logits (N, C) in the member's class order
+    answer(source, member, inputs, folder) -> logits (N, C) in the member's class order; folder: the run's `stages`
+and, where it answers over HTTP, `cost` (EndpointKind).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from kdexport import registry
 from kdexport.dataset import Dataset
 from kdexport.errors import BadInput
+from kdexport.nouns.endpoint import AskingCost
 from kdexport.nouns.project import Project, TeacherSource
 from kdexport.nouns.teacher import TeacherMember
 from kdexport.storage.tables import Raw
@@ -58,7 +60,21 @@ class TeacherKind(Protocol):
     def check(self, source: TeacherSource, context: TeacherContext) -> None: ...
     def ready(self, source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember: ...
     def content(self, source: TeacherSource) -> str: ...
-    def answer(self, source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray: ...
+    def answer(
+        self, source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw], folder: Path
+    ) -> np.ndarray: ...
+
+
+class EndpointKind(Protocol):
+    """Of a teacher behind an endpoint: what asking these distinct texts takes, before it is asked."""
+
+    def cost(
+        self, source: TeacherSource, context: TeacherContext, texts: Sequence[str], run_folder: Path, probe: bool
+    ) -> AskingCost: ...
+
+
+def endpoint_kind(name: str) -> EndpointKind:
+    return cast(EndpointKind, registry.load("teachers", name))
 
 
 def teacher_kind(name: str) -> TeacherKind:

@@ -6,18 +6,21 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexport.backbones import backbone_of, parse_spec
 from kdexport.errors import BadInput, Unsupported
+from kdexport.nouns.measurement import Decision
 from kdexport.nouns.project import Fit, TeacherSource
 from kdexport.nouns.teacher import TeacherMember
 from kdexport.storage.files import read_json, replacing, write_bytes, write_json
 from kdexport.storage.tables import Raw
-from kdexport.tasks import load_task
+from kdexport.tasks import Prepared, Task, load_task
 from kdexport.teachers import TeacherContext, model
-from kdexport.training.loop import Progress, Schedule, train
+from kdexport.training.loop import Progress, Schedule, Terms, train
+from kdexport.training.precision import measure_bf16
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FITTED = "fitted"
-BATCH_SIZE = 64
+BF16_TRIALS = 3  # steps of each precision, in turn, that a choice rests on: a step takes a second or two
 BASE_CHECKPOINT_SECONDS = 60.0  # a base model's moments are hundreds of megabytes
-AUGMENT_PER_ROW = 4  # views of each picture a fitted image teacher sees
+BACKBONE_CHECKPOINT_SECONDS = 30.0
+WORTH_MEASURING_STEPS = 2000  # a shorter fit of a backbone stays in fp32
+AUGMENT_PER_ROW = 4  # turned views of each picture that a fitted teacher sees
 
 
 def ready(source: TeacherSource, context: TeacherContext, folder: Path) -> TeacherMember:
@@ -54,7 +59,7 @@ def content(source: TeacherSource) -> str:
     return model.weights_hash(base) if base and base.is_dir() else ""
 
 
-def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
+def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw], folder: Path) -> np.ndarray:
     raise AssertionError("a fitted model is run as a graph")
 
 
@@ -90,18 +95,41 @@ def _fine_tune(
     assert context.dev_labels is not None
     targets = torch.from_numpy(context.train_labels)
 
-    def loss_of(rows: np.ndarray) -> torch.Tensor:
+    def loss_of(rows: np.ndarray) -> Terms:
         logits = network(**tokens.batch(rows)).logits
-        return cross_entropy(logits, targets[torch.from_numpy(rows)], label_smoothing=settings.label_smoothing)
+        targets_of_rows = targets[torch.from_numpy(rows)]
+        loss = cross_entropy(logits.float(), targets_of_rows, label_smoothing=settings.label_smoothing)
+        return {"cross-entropy": loss}
 
-    schedule = _schedule(settings, context, BASE_CHECKPOINT_SECONDS)
+    torch.set_num_threads(context.threads)
+    bf16 = _bf16(loss_of, network, tokens.lengths, settings.batch_size, folder / "precision.json")
+    schedule = replace(_schedule(settings, context, BASE_CHECKPOINT_SECONDS), bf16=bf16)
     dev = _TokenBatches(out / "tokenizer.json", context.dev_inputs, network.config.pad_token_id or 0)
-    evaluate = _accuracy_on(lambda rows: network(**dev.batch(rows)).logits, context.dev_labels)
+    evaluate = _accuracy_on(lambda judged, rows: judged(**dev.batch(rows)).logits, context.dev_labels, dev.lengths)
     train(network, tokens.lengths, loss_of, schedule, folder / "checkpoint.safetensors", evaluate, progress)
     network.config.id2label = dict(enumerate(context.classes))
     network.config.label2id = {c: i for i, c in enumerate(context.classes)}
     network.save_pretrained(str(out), safe_serialization=True)
     _copy_tokenizer_settings(base, out, limit)
+
+
+def _bf16(
+    loss_of: Callable[[np.ndarray], Terms],
+    network: torch.nn.Module,
+    lengths: np.ndarray,
+    batch_size: int,
+    path: Path,
+) -> bool:
+    """Is bf16 measured faster on a batch of typical length? Measured once: a fit that goes on reads it from `path`."""
+    import numpy as np
+
+    if not path.is_file():
+        order = np.argsort(lengths, kind="stable")
+        start = max(0, (len(order) - batch_size) // 2)
+        decision = measure_bf16(loss_of, network, order[start : start + batch_size], BF16_TRIALS)
+        write_json(path, decision)
+        log.info("fit precision=%s (%s)", decision.choice, decision.reason)
+    return Decision.model_validate(read_json(path)).choice == "bf16"
 
 
 def _copy_tokenizer_settings(base: Path, out: Path, limit: int) -> None:
@@ -133,45 +161,75 @@ class _TokenBatches:
 
 def _train_backbone(settings: Fit, context: TeacherContext, folder: Path, out: Path, progress: Progress | None) -> None:
     """A backbone from nothing, on the rows and (pictures) views of them."""
-    import numpy as np
     import torch
     from safetensors.torch import save_file
     from torch.nn.functional import cross_entropy
 
     task = load_task(context.project.task)
     spec = parse_spec(settings.spec or {}, "teachers: fit: spec")
-    inputs = list(context.train_inputs)
-    prepared = task.prepare(inputs, "", 0)
-    views = task.augment(inputs, AUGMENT_PER_ROW, settings.seed) if task.input_kind == "image" else []
-    encoded = task.encode(prepared, inputs + views)
-    assert context.train_labels is not None
     assert context.dev_labels is not None
-    labels = np.tile(context.train_labels, 1 + (AUGMENT_PER_ROW if views else 0))
-    targets = torch.from_numpy(labels)
+    lessons = _lessons(task, context, settings.seed)
+    targets = torch.from_numpy(lessons.labels)
+    torch.set_num_threads(context.threads)
     torch.manual_seed(settings.seed)
     network = backbone_of(spec).build(spec, len(context.classes), dropout=0.1)
 
-    def loss_of(rows: np.ndarray) -> torch.Tensor:
-        logits = network(torch.from_numpy(encoded.batch(rows)))
-        return cross_entropy(logits, targets[torch.from_numpy(rows)], label_smoothing=settings.label_smoothing)
+    def loss_of(rows: np.ndarray) -> Terms:
+        logits = network(torch.from_numpy(lessons.batch(rows))).float()
+        loss = cross_entropy(logits, targets[torch.from_numpy(rows)], label_smoothing=settings.label_smoothing)
+        return {"cross-entropy": loss}
 
-    dev = task.encode(prepared, context.dev_inputs)
-    evaluate = _accuracy_on(lambda rows: network(torch.from_numpy(dev.batch(rows))), context.dev_labels)
-    schedule = _schedule(settings, context, 10.0)
-    train(network, encoded.lengths, loss_of, schedule, folder / "checkpoint.safetensors", evaluate, progress)
+    dev = task.encode(lessons.prepared, context.dev_inputs)
+    evaluate = _accuracy_on(
+        lambda judged, rows: judged(torch.from_numpy(dev.batch(rows))), context.dev_labels, dev.lengths
+    )
+    schedule = _schedule(settings, context, BACKBONE_CHECKPOINT_SECONDS)
+    if schedule.epochs * schedule.steps_per_epoch(len(targets)) >= WORTH_MEASURING_STEPS:
+        schedule = replace(
+            schedule, bf16=_bf16(loss_of, network, lessons.lengths, settings.batch_size, folder / "precision.json")
+        )
+    train(network, lessons.lengths, loss_of, schedule, folder / "checkpoint.safetensors", evaluate, progress)
     with replacing(out / "model.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
     write_json(out / "spec.json", spec)
     write_json(out / "labels.json", list(context.classes))
-    write_json(out / "preprocessor.json", prepared.preprocessor)
-    if prepared.tokenizer_json:
-        write_bytes(out / "tokenizer.json", prepared.tokenizer_json.encode())
+    write_json(out / "preprocessor.json", lessons.prepared.preprocessor)
+    if lessons.prepared.tokenizer_json:
+        write_bytes(out / "tokenizer.json", lessons.prepared.tokenizer_json.encode())
+
+
+@dataclass(frozen=True)
+class _Lessons:
+    """What a backbone is fitted on: batch(rows) -> its input; labels: int64 (N,); lengths: (N,) tokens a row."""
+
+    prepared: Prepared
+    batch: Callable[[np.ndarray], np.ndarray]
+    labels: np.ndarray
+    lengths: np.ndarray
+
+
+def _lessons(task: Task, context: TeacherContext, seed: int) -> _Lessons:
+    """Texts as they are. Pictures in a new view each time that they are met, where a mirror image keeps its class;
+    else with a few turned views each."""
+    import numpy as np
+
+    from kdexport.tasks import image_classification
+
+    assert context.train_labels is not None
+    inputs, labels = context.train_inputs, context.train_labels
+    prepared = task.prepare(inputs, "", 0)
+    if task.input_kind == "image" and image_classification.mirrors(inputs, labels):
+        pictures = image_classification.encode(prepared, inputs)
+        return _Lessons(prepared, pictures.drawn, labels, pictures.lengths)
+    per_row = AUGMENT_PER_ROW if task.input_kind == "image" else 0
+    encoded = task.encode(prepared, [*inputs, *task.augment(inputs, per_row, seed)])
+    return _Lessons(prepared, encoded.batch, np.tile(labels, 1 + per_row), encoded.lengths)
 
 
 def _schedule(settings: Fit, context: TeacherContext, checkpoint_seconds: float) -> Schedule:
     return Schedule(
         epochs=settings.epochs,
-        batch_size=BATCH_SIZE,
+        batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         threads=context.threads,
@@ -179,14 +237,18 @@ def _schedule(settings: Fit, context: TeacherContext, checkpoint_seconds: float)
     )
 
 
-def _accuracy_on(logits_of: Callable[[np.ndarray], torch.Tensor], labels: np.ndarray) -> Callable[[], float]:
-    def evaluate() -> float:
+def _accuracy_on(
+    logits_of: Callable[[Any, np.ndarray], torch.Tensor], labels: np.ndarray, lengths: np.ndarray
+) -> Callable[[torch.nn.Module], float]:
+    """lengths: (N,) tokens of each row; rows of a length are asked together."""
+
+    def evaluate(judged: torch.nn.Module) -> float:
         import numpy as np
         import torch
 
         with torch.no_grad():
-            blocks = np.array_split(np.arange(len(labels)), max(1, len(labels) // 64))
-            right = sum(int((logits_of(b).argmax(-1).numpy() == labels[b]).sum()) for b in blocks if len(b))
+            blocks = np.array_split(np.argsort(lengths, kind="stable"), max(1, len(labels) // 64))
+            right = sum(int((logits_of(judged, b).argmax(-1).numpy() == labels[b]).sum()) for b in blocks if len(b))
         return right / max(1, len(labels))
 
     return evaluate

@@ -52,7 +52,7 @@ def content(source: TeacherSource) -> str:
     return content_key(source.function, sha256_file(code) if code and code.is_file() else "")
 
 
-def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
+def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw], folder: Path) -> np.ndarray:
     import numpy as np
 
     assert source.function is not None

@@ -45,11 +45,13 @@ def check(source: TeacherSource, context: TeacherContext) -> None:
         raise BadInput(f"{source.model}: no such folder; a teacher folder holds config.json and model.safetensors")
     if (source.model / "spec.json").is_file():
         _refuse_pickle(source.model)
+        _refuse_zero_weights(source.model)
         parse_spec(read_users_json(source.model / "spec.json"), str(source.model / "spec.json"))
         columns_for(read_users_json(source.model / "labels.json"), context.classes, str(source.model))
         return
     names = read_config(source.model).get("id2label") or {}
     _refuse_pickle(source.model)
+    _refuse_zero_weights(source.model)
     tokenizer = _tokenizer_file(source.model)
     if source.labels and names and len(source.labels) != len(names):
         raise BadInput(
@@ -73,7 +75,7 @@ def content(source: TeacherSource) -> str:
     return weights_hash(source.model) if source.model and source.model.is_dir() else ""
 
 
-def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
+def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw], folder: Path) -> np.ndarray:
     raise AssertionError("a model folder is run as a graph")
 
 
@@ -224,6 +226,24 @@ def _refuse_pickle(folder: Path) -> None:
         except Exception as e:  # an unpickler meets hostile bytes: any error means refusal
             what = f"does not load with weights_only ({type(e).__name__})"
             raise Damaged(f"{path}: {what}; save it with safetensors") from e
+
+
+def _refuse_zero_weights(folder: Path) -> None:
+    """Raises BadInput where every matrix is zero; norms and biases may be what they were born with. A sound file is
+    known by its first matrix."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as f:
+            for name in f.keys():  # noqa: SIM118 (not a dict)
+                tensor = f.get_tensor(name) if len(f.get_slice(name).get_shape()) > 1 else None
+                if tensor is not None and tensor.is_floating_point():
+                    if bool(tensor.any()):
+                        return
+                    count += tensor.numel()
+    if count:
+        raise BadInput(f"{folder}: all {count:,} weights of its matrices are 0; save the trained model again")
 
 
 def weights_hash(folder: Path) -> str:

@@ -74,7 +74,7 @@ def _is_text(context: TeacherContext) -> bool:
     return load_task(context.project.task).input_kind == "text"
 
 
-def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
+def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw], folder: Path) -> np.ndarray:
     raise AssertionError("an ONNX teacher is run as a graph")
 
 

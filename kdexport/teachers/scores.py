@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdexport.errors import BadInput
-from kdexport.nouns.project import TeacherSource
+from kdexport.nouns.project import Redact, TeacherSource
 from kdexport.nouns.teacher import TeacherMember
+from kdexport.redaction import redact as redacted
+from kdexport.redaction import rules_of
 from kdexport.storage.files import content_key, sha256_bytes, sha256_file
 from kdexport.storage.tables import Raw
 from kdexport.teachers import TeacherContext, columns_for, member_of
@@ -59,7 +61,7 @@ def _classes(source: TeacherSource, context: TeacherContext) -> tuple[str, ...]:
     assert source.scores is not None
     if context.project.training.augment_per_row:
         raise BadInput(f"{source.scores}: holds no scores of variants; set training.augment_per_row to 0")
-    found = _read(source.scores)
+    found = _read(source.scores, context.project.data.redact)
     classes = source.labels or tuple(sorted({c for scores in found.rows.values() for c in scores}))
     columns_for(classes, context.classes, str(source.scores))
     _require(found, [*context.train_inputs, *context.dev_inputs, *context.other_inputs], classes, source.scores)
@@ -71,12 +73,12 @@ def content(source: TeacherSource) -> str:
     return content_key(READING, sha256_file(source.scores)) if source.scores.is_file() else ""
 
 
-def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw]) -> np.ndarray:
+def answer(source: TeacherSource, member: TeacherMember, inputs: Sequence[Raw], folder: Path) -> np.ndarray:
     """Raises BadInput for an input that the file has no row for, or a row of logits that lacks a class."""
     import numpy as np
 
     assert source.scores is not None
-    found = _read(source.scores)
+    found = _read(source.scores, member.redact)
     _require(found, inputs, member.classes, source.scores)
     rows = [[found.rows[_key(i)].get(c, 0.0) for c in member.classes] for i in inputs]
     scores = np.array(rows, dtype=np.float64)
@@ -89,17 +91,18 @@ def _key(raw: Raw) -> str:
     return raw if isinstance(raw, str) else sha256_bytes(raw)
 
 
-def _read(path: Path) -> Scores:
-    """Parsed once in a process, as long as the file does not change."""
+def _read(path: Path, redact: tuple[Redact, ...]) -> Scores:
+    """Parsed once in a process, as long as the file does not change. Its texts are redacted as the project's are."""
     try:
         state = path.stat()
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror})") from e
-    return _parsed(path, state.st_mtime_ns, state.st_size)
+    return _parsed(path, state.st_mtime_ns, state.st_size, redact)
 
 
 @lru_cache(maxsize=4)  # of an ensemble each member's file is asked in turn
-def _parsed(path: Path, mtime_ns: int, size: int) -> Scores:
+def _parsed(path: Path, mtime_ns: int, size: int, redact: tuple[Redact, ...]) -> Scores:
+    rules = rules_of(redact)
     rows: dict[str, dict[str, float]] = {}
     lines: dict[str, int] = {}
     number = 1  # of a first line that is no text
@@ -107,7 +110,7 @@ def _parsed(path: Path, mtime_ns: int, size: int) -> Scores:
         with open(path, encoding="utf-8") as f:
             for number, line in enumerate(f, 1):
                 row = json.loads(line)
-                key = row["text"] if "text" in row else row["sha256"]
+                key = redacted(row["text"], rules)[0] if "text" in row else row["sha256"]
                 rows[key] = {str(k): float(v) for k, v in row["scores"].items()}
                 lines[key] = number
     except OSError as e:

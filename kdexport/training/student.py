@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from kdexport.backbones import backbone_of
 from kdexport.dataset import Dataset
 from kdexport.losses import load_loss
+from kdexport.measure.calibration import fit_temperature
 from kdexport.measure.metrics import fit_threshold, score
 from kdexport.nouns.metric import Metric
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import Recipe
 from kdexport.tasks import Encoded, Prepared, Task
-from kdexport.training.loop import History, Progress, Schedule, train
+from kdexport.training.loop import History, Progress, Schedule, Terms, train
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
 
@@ -25,15 +26,18 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 5.0
 EVALUATION_ROWS = 512
+CALIBRATION_ROWS = 100  # of dev, at least: below, one temperature is not worth its error
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The module at the end of its schedule, in evaluation mode. dev: the rows that it was judged on."""
+    """The module at the end of its schedule, in evaluation mode. dev: the rows that it was judged on. temperature:
+    what its logits were divided by to be calibrated; 1: left as they were."""
 
     module: torch.nn.Module
     history: History
     dev: Encoded
+    temperature: float
 
 
 def train_student(
@@ -50,7 +54,8 @@ def train_student(
     checkpoint: Path,
     progress: Progress | None,
 ) -> Trained:
-    """Soft loss + hard_weight x cross-entropy on the rows with a true label. embedding: the teacher's (V, D), trimmed.
+    """Soft loss + hard_weight x cross-entropy on the rows with a true label, calibrated on dev at the end (Guo et al.
+    2017), inside the classifier's own weights. embedding: the teacher's (V, D), trimmed.
 
     Resumes from `checkpoint`. Given the same precision, seed, thread count and ISA the weights are the same to the
     bit."""
@@ -70,38 +75,77 @@ def train_student(
         seed=recipe.seed,
         threads=recipe.threads,
         bf16=bf16,
+        averaging=recipe.averaging,
         checkpoint_seconds=CHECKPOINT_SECONDS,
     )
     dev = task.encode(prepared, dataset.dev.inputs)
     loss_of = objective(module, encoded, rows, labels, recipe)
-    evaluate = _dev_quality(module, dev, dataset, metric)
-    history = train(module, encoded.lengths, loss_of, schedule, checkpoint, evaluate, progress)
-    module.eval()
-    return Trained(module, history, dev)
+    history = train(
+        module,
+        encoded.lengths,
+        loss_of,
+        schedule,
+        checkpoint,
+        lambda judged: quality_on_dev(torch_logits(judged, dev), dataset, metric),
+        progress,
+    )
+    temperature = calibrate(module, dev, dataset) if dataset.train.labels is not None else 1.0
+    return Trained(module, history, dev, temperature)
+
+
+def calibrate(module: torch.nn.Module, dev: Encoded, dataset: Dataset) -> float:
+    """Divide the classifier's weights by the temperature that makes the true labels of dev likeliest; returns it."""
+    import torch
+
+    labels = dataset.dev.labels
+    if labels is None or len(labels) < CALIBRATION_ROWS:
+        return 1.0
+    temperature = fit_temperature(torch_logits(module, dev), labels, dataset.dev.weights)
+    with torch.no_grad():
+        for weights in module.classifier.parameters():  # type: ignore[union-attr]
+            weights /= temperature
+    return temperature
+
+
+def shortened(
+    rows: TransferSet, labels: SoftLabels, recipe: Recipe, share: float
+) -> tuple[TransferSet, SoftLabels, Recipe, float]:
+    """A complete schedule over about `share` of the rows seen, and the exact share: fewer epochs, and below one epoch
+    fewer rows, drawn by the recipe's seed."""
+    import numpy as np
+
+    total = len(rows.inputs)
+    seen = max(round(share * total * recipe.epochs), min(recipe.batch_size, total))
+    epochs = max(1, round(seen / total))
+    if seen >= total:
+        return rows, labels, recipe.model_copy(update={"epochs": epochs}), epochs / recipe.epochs
+    chosen = np.sort(np.random.default_rng([recipe.seed, total]).permutation(total)[:seen])
+    some, answers = rows.take(chosen), labels.take(chosen)
+    return some, answers, recipe.model_copy(update={"epochs": 1}), seen / (total * recipe.epochs)
 
 
 def objective(
     module: torch.nn.Module, encoded: Encoded, rows: TransferSet, labels: SoftLabels, recipe: Recipe
-) -> Callable[[np.ndarray], torch.Tensor]:
-    """rows -> scalar loss in nats, as the recipe weighs it."""
-    import numpy as np
+) -> Callable[[np.ndarray], Terms]:
+    """rows -> terms of the loss in nats, as the recipe weighs them; production weights multiply each row's part."""
     import torch
     from torch.nn.functional import cross_entropy
 
     soft_loss = load_loss(recipe.loss)
     hard = torch.from_numpy(rows.hard)
+    weights = None if rows.weights is None else torch.from_numpy(rows.weights)
 
-    def loss_of(indices: np.ndarray) -> torch.Tensor:
+    def loss_of(indices: np.ndarray) -> Terms:
+        chosen = torch.from_numpy(indices)
         student_logits = module(torch.from_numpy(encoded.batch(indices))).float()
-        teacher_logits = torch.from_numpy(np.array(labels.logits[indices]))
-        loss = soft_loss(student_logits, teacher_logits, recipe.temperature)
-        if recipe.hard_weight:
-            targets = hard[torch.from_numpy(indices)]
-            known = int((targets >= 0).sum())
-            if known:  # the mean over the rows with a true label, however few they are in the batch
-                hard_loss = cross_entropy(student_logits, targets, ignore_index=-1, reduction="sum")
-                loss = loss + recipe.hard_weight * hard_loss / known
-        return loss
+        teacher_logits = torch.from_numpy(labels.rows(indices))
+        share = torch.ones(len(indices)) if weights is None else weights[chosen]
+        terms = {recipe.loss: (share * soft_loss(student_logits, teacher_logits, recipe.temperature)).mean()}
+        known = int((hard[chosen] >= 0).sum())
+        if recipe.hard_weight and known:  # the mean over the rows with a true label, however few are in the batch
+            each = cross_entropy(student_logits, hard[chosen], ignore_index=-1, reduction="none")
+            terms["cross-entropy"] = recipe.hard_weight * (share * each).sum() / known
+        return terms
 
     return loss_of
 
@@ -111,12 +155,8 @@ def quality_on_dev(logits: np.ndarray, dataset: Dataset, metric: Metric) -> floa
     assert dataset.dev.labels is not None
     threshold = None
     if metric.name == "recall_at_false_alarm":
-        threshold = fit_threshold(metric, logits, dataset.dev.labels, dataset.classes)
-    return score(metric, logits, dataset.dev.labels, dataset.classes, threshold)
-
-
-def _dev_quality(module: torch.nn.Module, dev: Encoded, dataset: Dataset, metric: Metric) -> Callable[[], float]:
-    return lambda: quality_on_dev(torch_logits(module, dev), dataset, metric)
+        threshold = fit_threshold(metric, logits, dataset.dev.labels, dataset.classes, dataset.dev.weights)
+    return score(metric, logits, dataset.dev.labels, dataset.classes, threshold, dataset.dev.weights)
 
 
 def torch_logits(module: torch.nn.Module, encoded: Encoded) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from kdexport.bundle.runner import tokenizer as runner_tokenizer
 from kdexport.bundle.runner.tokenizer import TextEncoder, bert_frame
@@ -117,6 +117,24 @@ def test_a_tokenizer_that_is_not_berts_always_falls_back() -> None:
         {"post_processor": {**document["post_processor"], "single": document["post_processor"]["single"][:2]}},
     ):
         assert bert_frame({**document, **change}) is None, change
+
+
+def test_mpnets_frame_and_special_tokens_keep_the_fast_path(tmp_path: Path) -> None:
+    document = json.loads(word_piece().to_str())
+    document["post_processor"] = {
+        "type": "RobertaProcessing",
+        "sep": ["[SEP]", 3],
+        "cls": ["[CLS]", 2],
+        "trim_offsets": True,
+        "add_prefix_space": False,
+    }
+    tokenizer = Tokenizer.from_str(json.dumps(document))
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True), AddedToken("<S>", normalized=True)])
+    tokenizer.save(str(tmp_path / "t.json"))
+    encoder = TextEncoder(tmp_path / "t.json", MAX_LENGTH)
+    assert encoder.has_fast_path
+    for text in ["my card", "", "my <mask> card", "my < card >", "<s> my card", "my  <mask>card"]:
+        assert encoder.encode(text).tolist() == [reference(tokenizer, text, MAX_LENGTH)]
 
 
 def test_an_added_word_is_found_although_it_is_plain_text(tmp_path: Path) -> None:

@@ -263,3 +263,57 @@ def test_a_certain_and_right_model_is_calibrated():
 
 def test_recall_by_class_leaves_out_classes_without_rows():
     assert per_class_recall(answering(0, 0, 2), [0, 2, 2], NAMES) == {"card": 1.0, "fraud": 0.5}
+
+
+@st.composite
+def counted_rows(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    logits, labels = draw(scored_rows())
+    counts = draw(st.lists(st.integers(1, 4), min_size=len(labels), max_size=len(labels)))
+    return logits, labels, np.array(counts)
+
+
+def figures_of(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> list[object]:
+    """Every evaluation that takes weights; the second model answers in another order of the classes."""
+    other = logits[:, [0, 2, 1]] + logits
+    found: list[object] = [
+        expected_calibration_error(logits, labels, weights=weights),
+        per_class_recall(logits, labels, NAMES, weights),
+        expected_cost_usd(COSTS, logits, labels, NAMES, weights=weights),
+    ]
+    for metric in (*EVERY_METRIC, CAREFUL):
+        threshold = fit_threshold(metric, logits, labels, NAMES, weights)
+        found += [threshold, score(metric, logits, labels, NAMES, threshold, weights)]
+        cut = fit_threshold(metric, other, labels, NAMES, weights)
+        if score(metric, other, labels, NAMES, cut, weights) > 0:
+            both = {"student_threshold": threshold, "teacher_threshold": cut, "weights": weights}
+            found.append(retention(metric, logits, other, labels, NAMES, **both, resamples=10)[0])
+    return found
+
+
+@settings(deadline=None, max_examples=40)
+@given(counted_rows())
+def test_a_whole_weight_is_the_same_as_the_row_repeated(rows: tuple[np.ndarray, np.ndarray, np.ndarray]):
+    logits, labels, counts = rows
+    weighted = figures_of(logits, labels, counts.astype(float))
+    repeated = figures_of(np.repeat(logits, counts, axis=0), np.repeat(labels, counts), None)
+    for one, other in zip(weighted, repeated, strict=True):
+        assert one == pytest.approx(other)
+
+
+@settings(deadline=None, max_examples=20)
+@given(scored_rows())
+def test_weights_of_one_change_no_figure(rows: tuple[np.ndarray, np.ndarray]):
+    logits, labels = rows
+    for one, other in zip(
+        figures_of(logits, labels, np.ones(len(labels))), figures_of(logits, labels, None), strict=True
+    ):
+        assert one == pytest.approx(other, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(counted_rows(), st.floats(0.1, 100))
+def test_only_the_ratios_of_weights_matter(rows: tuple[np.ndarray, np.ndarray, np.ndarray], scale: float):
+    logits, labels, counts = rows
+    assert score(MACRO_F1, logits, labels, NAMES, weights=counts * scale) == pytest.approx(
+        score(MACRO_F1, logits, labels, NAMES, weights=counts)
+    )

@@ -11,10 +11,12 @@ from hypothesis.extra.numpy import arrays
 from kdexport.errors import BadInput
 from kdexport.measure.statistics import (
     binomial_cdf,
+    holm,
     mcnemar_p,
     median_ci95,
     paired_ratio,
     paired_retention,
+    paired_shares,
     percentile_needs,
     ratio_of_medians,
     smallest_detectable_loss,
@@ -207,3 +209,38 @@ def test_more_test_rows_detect_a_smaller_loss():
     losses = [smallest_detectable_loss(n, 0.93) for n in (100, 1000, 10_000)]
     assert losses == sorted(losses, reverse=True)
     assert smallest_detectable_loss(3, 0.9) >= 0.9
+
+
+def test_equal_weights_give_the_exact_test_up_to_its_draws():
+    rng = np.random.default_rng(0)
+    student, teacher = rng.random(300) < 0.8, rng.random(300) < 0.88
+    assert mcnemar_p(student, teacher, np.full(300, 2.5)) == pytest.approx(mcnemar_p(student, teacher), abs=0.02)
+
+
+def test_a_difference_that_one_heavy_row_makes_is_not_significant():
+    student, teacher = np.array([False] + [True] * 99), np.ones(100, dtype=bool)
+    assert mcnemar_p(student, teacher, [1000.0] + [1.0] * 99) == 1
+
+
+def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def test_paired_shares_without_weights_are_wilsons_and_the_paired_retention():
+    student, teacher = [True] * 8 + [False] * 2, [True] * 9 + [False]
+    found = paired_shares(student, teacher)
+    assert (found.student, found.student_ci95) == (0.8, wilson(8, 10))
+    assert (found.ratio, found.ratio_ci95) == paired_retention(student, teacher, seed=0)
+
+
+def test_paired_shares_count_a_row_by_its_weight():
+    found = paired_shares([True, False, True], [True, True, False], [1.0, 2.0, 1.0])
+    assert (found.student, found.teacher) == (0.5, 0.75)
+    assert found.ratio == pytest.approx(2 / 3)
+    assert found.student_ci95[0] <= 0.5 <= found.student_ci95[1]
+
+
+def test_paired_shares_of_a_teacher_that_is_never_right_have_no_ratio():
+    assert paired_shares([True, False], [False, False]).ratio is None
+    assert paired_shares([True, False], [False, False], [1.0, 2.0]).ratio is None

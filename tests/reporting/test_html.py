@@ -87,7 +87,8 @@ def test_the_decision_comes_first_then_the_warnings_then_the_targets(document: D
     page = render_html(document)
     assert re.findall(r"<h2[^>]*>([^<]*)", page) == [
         "2 warnings", "Targets", "Quality, latency and cost", "The teacher", "Target by target",
-        "What the student forgot", "Training", "Other candidates of the plan", "Assumptions and evidence",
+        "What the student forgot",
+            "Quality by slice", "Training", "Other candidates of the plan", "Assumptions and evidence",
         "Environments",
     ]  # fmt: skip
     assert page.index('class="decision"') < page.index("2 warnings")

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax
 
 from kdexport.backbones import backbone_of, count_params, parse_spec
 from kdexport.dataset import Dataset, Split
@@ -19,9 +20,10 @@ from kdexport.stages import distil
 from kdexport.storage.files import sha256_file
 from kdexport.storage.tables import Raw
 from kdexport.tasks import Encoded, Prepared, Task, load_task
+from kdexport.training.loop import Terms
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
-from kdexport.training.student import objective, torch_logits
+from kdexport.training.student import calibrate, objective, torch_logits
 from tests.tasks.conftest import picture
 
 CLASSES = ("card", "pay", "refund")
@@ -30,6 +32,7 @@ PICTURES: list[Raw] = [picture("L", 8, 8, seed) for seed in range(30)]
 TEXT = {"backbone": "convolution", "vocab_size": 0, "embedding_size": 4, "hidden_size": 8}
 IMAGE = {"backbone": "image_convolution", "channels": 1, "width": 2}
 LABELS = np.tile(np.arange(3), 10)
+LOG_PROBS = log_softmax(8.0 * torch.eye(3)[LABELS], -1).half().numpy()
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -50,8 +53,8 @@ class Case:
         fields = TEXT | {"vocab_size": self.prepared.vocab_size} if kind == "text" else IMAGE
         self.spec = parse_spec(fields)
         self.encoded: Encoded = self.task.encode(self.prepared, self.inputs)
-        self.rows = TransferSet(self.inputs, LABELS)
-        self.labels = SoftLabels("key", (8.0 * np.eye(3)[LABELS]).astype(np.float32))
+        self.rows = TransferSet(self.inputs, LABELS, np.arange(30))
+        self.labels = SoftLabels("key", LOG_PROBS)
         split = Split(tuple(self.inputs), LABELS)
         self.dataset = Dataset(CLASSES, split, split, split, (), (), (), "hash")
 
@@ -59,7 +62,7 @@ class Case:
         torch.manual_seed(0)
         return backbone_of(self.spec).build(self.spec, 3, dropout=0.3)
 
-    def loss_of(self, module: torch.nn.Module, settings: Recipe) -> Callable[[np.ndarray], torch.Tensor]:
+    def loss_of(self, module: torch.nn.Module, settings: Recipe) -> Callable[[np.ndarray], Terms]:
         return objective(module, self.encoded, self.rows, self.labels, settings)
 
     def distil(self, folder: Path, bf16: bool = False, **changes: Any) -> Student:
@@ -72,37 +75,6 @@ class Case:
 @pytest.fixture(params=["text", "image"])
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param)
-
-
-def test_measuring_bf16_leaves_weights_statistics_gradients_and_chance_untouched(case: Case) -> None:
-    module = case.module()
-    before = {k: v.clone() for k, v in module.state_dict().items()}
-    torch.manual_seed(7)
-    random_state = torch.get_rng_state()
-    decision = distil.measure_bf16(case.loss_of(module, recipe()), module, case.encoded.lengths, recipe())
-    assert torch.equal(torch.get_rng_state(), random_state)
-    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
-    assert all(p.grad is None for p in module.parameters())
-    assert set(decision.candidates) == {"fp32", "bf16"}
-    assert decision.choice in decision.candidates
-
-
-@pytest.mark.parametrize(
-    ("seconds", "choice"), [({"fp32": 3.0, "bf16": 1.0}, "bf16"), ({"fp32": 1.05, "bf16": 1.0}, "fp32")]
-)
-def test_bf16_is_taken_only_where_it_is_clearly_faster(
-    monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], choice: str
-) -> None:
-    case, clock = Case("text"), [0.0]
-    module = case.module()
-    inner = case.loss_of(module, recipe())
-
-    def loss_of(rows: np.ndarray) -> torch.Tensor:
-        clock[0] += seconds["bf16" if torch.is_autocast_enabled("cpu") else "fp32"]
-        return inner(rows)
-
-    monkeypatch.setattr(distil.time, "perf_counter", lambda: clock[0])
-    assert distil.measure_bf16(loss_of, module, case.encoded.lengths, recipe()).choice == choice
 
 
 def test_measured_or_read_from_a_file_the_decision_gives_the_same_weights(tmp_path: Path, case: Case) -> None:
@@ -121,19 +93,61 @@ def test_the_loss_is_the_soft_loss_plus_the_weighted_hard_one() -> None:
     case = Case("text")
     module, rows = case.module().eval(), np.array([0, 4, 11])
     logits = module(torch.from_numpy(case.encoded.batch(rows)))
-    soft = kl(logits, torch.from_numpy(case.labels.logits[rows]), 2.0)
+    soft = kl(logits, torch.from_numpy(case.labels.rows(rows)), 2.0).mean()
     hard = cross_entropy(logits, torch.from_numpy(LABELS[rows]))
     found = case.loss_of(module, recipe(temperature=2.0, hard_weight=0.25))(rows)
-    torch.testing.assert_close(found, soft + 0.25 * hard)
+    torch.testing.assert_close(dict(found), {"kl": soft, "cross-entropy": 0.25 * hard})
 
 
 def test_a_row_without_a_true_label_has_the_soft_loss_alone() -> None:
     case = Case("text")
     module, rows = case.module().eval(), np.array([0, 1])
-    case.rows = TransferSet(case.inputs, np.full(30, -1, dtype=np.int64))
+    case.rows = TransferSet(case.inputs, np.full(30, -1, dtype=np.int64), np.arange(30))
     with_hard = case.loss_of(module, recipe(hard_weight=0.5))(rows)
     without = case.loss_of(module, recipe(hard_weight=0.0))(rows)
-    assert torch.equal(with_hard, without)
+    torch.testing.assert_close(dict(with_hard), dict(without))
+
+
+def test_a_row_that_came_more_often_in_production_weighs_more() -> None:
+    case = Case("text")
+    module, rows = case.module().eval(), np.array([0, 4])
+    weights = np.ones(30, dtype=np.float32)
+    weights[4] = 3.0
+    alone = [float(case.loss_of(module, recipe(hard_weight=0.0))(rows[i : i + 1])["kl"].detach()) for i in (0, 1)]
+    case.rows = TransferSet(case.inputs, LABELS, np.arange(30), weights)
+    weighed = case.loss_of(module, recipe(hard_weight=0.0))(rows)["kl"].detach()
+    assert float(weighed) == pytest.approx((alone[0] + 3.0 * alone[1]) / 2, rel=1e-5)
+
+
+def test_a_student_is_as_sure_as_it_is_right_on_dev() -> None:
+    """Ten answers in eleven right, each with odds of e^8: the honest odds are ten to one."""
+    case = Case("text")
+    labels = np.arange(110) % 2
+    said = np.where(np.arange(110) % 11 == 0, 1 - labels, labels)
+    split = Split(tuple(f"t{i}" for i in range(110)), labels)
+
+    class Fixed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = torch.nn.Linear(2, 2)
+            torch.nn.init.eye_(self.classifier.weight)
+            torch.nn.init.zeros_(self.classifier.bias)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.classifier(8.0 * torch.eye(2)[torch.from_numpy(said)[ids]])
+            return logits
+
+    class Rows:
+        lengths = np.ones(110, dtype=np.int64)
+
+        def batch(self, rows: np.ndarray) -> np.ndarray:
+            return rows
+
+    module, dataset = Fixed(), replace(case.dataset, dev=split)
+    temperature = calibrate(module, cast(Encoded, Rows()), dataset)
+    assert temperature == pytest.approx(8.0 / np.log(10.0), rel=1e-3)
+    probabilities = module(torch.arange(110)).softmax(-1)
+    assert float(probabilities.detach().amax(-1).mean()) == pytest.approx(10 / 11, abs=1e-3)
 
 
 def test_a_student_learns_what_the_teacher_says(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def schooling() -> stage.Schooling:
         prepared_of=lambda spec: PREPARED,
         embedding_of=lambda prepared: None,
         bf16_of=lambda spec: False,
-        rows=TransferSet(TEXTS, LABELS),
+        rows=TransferSet(TEXTS, LABELS, np.arange(len(TEXTS))),
         labels=SoftLabels("key", (8.0 * np.eye(3)[LABELS]).astype(np.float32)),
         dataset=Dataset(CLASSES, split, split, split, (), (), (), "hash"),
         task=TASK,

@@ -277,7 +277,7 @@ def test_a_gpu_instance_answers_with_one_process_a_device() -> None:
 def test_hours_are_said_for_every_stage_before_any_is_spent() -> None:
     fit = {"fit": {"spec": {"backbone": "convolution", "vocab_size": 10, "embedding_size": 8, "hidden_size": 8}}}
     names = [s.stage for s in planned(target(), teachers=[fit]).stages]
-    assert names == ["teach", "label", "ladder", "distil student 1", "engines and bench"]
+    assert names == ["teach", "label", "ladder", "distil student 1", "baselines of student 1", "engines and bench"]
     assert [s.stage for s in planned(target()).stages] == names[1:]
 
 

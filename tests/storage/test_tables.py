@@ -197,3 +197,60 @@ def test_an_empty_picture_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [{"image": b"", "label": "x"}])
     with pytest.raises(BadInput, match=r"a\.parquet:1: column 'image': image bytes or a path are wanted"):
         read(path, "image")
+
+
+LOG = "text,label,count,at,team\npay,pay,3,2026-03-01T12:00:00Z,a\ncard,card,0.5,1772366400,\n"
+
+
+def read_log(folder: Path, content: str = LOG) -> Rows:
+    path = write(folder, "log.csv", content)
+    table = Table(path=str(path), weight="count", time="at", slices=("team",))
+    return read_rows(table, "text", labelled=True)
+
+
+def test_weights_times_and_slices_are_read_beside_the_rows(tmp_path: Path) -> None:
+    rows = read_log(tmp_path)
+    assert rows.weights is not None
+    assert rows.times is not None
+    assert rows.weights.tolist() == [3.0, 0.5]
+    assert rows.times.tolist() == [1772366400.0, 1772366400.0]  # the same second, written in two ways
+    assert rows.slices == {"team": ("a", "(blank)")}
+    assert rows.columns == ("text", "label")
+
+
+def test_a_time_without_a_zone_is_taken_as_utc(tmp_path: Path) -> None:
+    rows = read_log(tmp_path, LOG.replace("12:00:00Z", "12:00:00"))
+    assert rows.times is not None
+    assert rows.times[0] == 1772366400.0
+
+
+def test_parquet_times_are_read_as_they_are(tmp_path: Path) -> None:
+    import datetime
+
+    when = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
+    path = write_parquet(tmp_path / "a.parquet", [{"text": "pay", "label": "pay", "at": when}])
+    rows = read_rows(Table(path=str(path), time="at"), "text", labelled=True)
+    assert rows.times is not None
+    assert rows.times.tolist() == [1772366400.0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",3,", ",0,", r"log.csv:2: column 'count': a weight above 0 is wanted, found 0; correct"),
+        (",3,", ",-1,", r"log.csv:2: column 'count': a weight above 0 is wanted, found -1"),
+        (",3,", ",nan,", r"log.csv:2: column 'count': a weight above 0 is wanted, found nan"),
+        (",0.5,", ",many,", r"log.csv:3: column 'count': a number above 0 is wanted"),
+        ("2026-03-01T12:00:00Z", "yesterday", r"log.csv:2: column 'at': a time such as"),
+        ("1772366400", "1772366400000", r"log.csv:3: column 'at': .*are these milliseconds"),
+        (",at,", ",when,", r"log.csv:1: unknown column 'at'"),
+    ],
+)
+def test_a_bad_weight_or_time_names_file_line_and_column(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        read_log(tmp_path, LOG.replace(old, new))
+
+
+def test_all_weights_zero_is_an_error_with_their_number(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"found 0; so are 1 more of 2 rows"):
+        read_log(tmp_path, LOG.replace(",3,", ",0,").replace(",0.5,", ",0,"))

@@ -9,7 +9,7 @@ import pytest
 
 from kdexport import registry
 from kdexport.storage.tables import Raw
-from kdexport.tasks import Task, load_task
+from kdexport.tasks import Asked, Task, as_raw, load_task
 from tests.tasks.conftest import picture, queries
 
 TASKS = registry.names("tasks")
@@ -66,7 +66,7 @@ def test_so_many_variants_a_row_are_made(task: Task, per_row: int) -> None:
     rows = inputs(task)
     variants = task.augment(rows, per_row, seed=1)
     assert len(variants) == per_row * len(rows)
-    assert {type(v) for v in variants} <= {type(rows[0])}
+    assert {type(as_raw(v)) for v in variants} <= {type(rows[0])}
 
 
 def test_the_same_seed_gives_the_same_variants_and_another_seed_others(task: Task) -> None:
@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_variants_and_another_seed_others(task: Tas
 def test_variants_differ_from_the_rows_that_they_came_from(task: Task) -> None:
     rows = inputs(task)
     variants = task.augment(rows, 3, seed=1)
-    same = sum(variant == rows[i % len(rows)] for i, variant in enumerate(variants))
+    same = sum(as_raw(variant) == rows[i % len(rows)] for i, variant in enumerate(variants))
     assert same < len(variants) / 2
 
 
@@ -86,3 +86,12 @@ def test_variants_can_be_encoded(task: Task) -> None:
     rows = inputs(task)
     prepared = task.prepare(rows, "", task.vocab_sizes(rows, "")[0])
     assert len(task.encode(prepared, task.augment(rows, 6, seed=3)).lengths) == 240
+
+
+def test_a_teacher_is_asked_about_exactly_what_the_student_sees(task: Task) -> None:
+    rows = inputs(task)
+    prepared = task.prepare(rows, "", task.vocab_sizes(rows, "")[0])
+    both = [*rows, *task.augment(rows, 4, seed=3)]
+    every = np.arange(len(both))
+    seen, asked = (task.encode(prepared, given).batch(every) for given in (both, list(Asked(both))))
+    np.testing.assert_array_equal(seen, asked)

@@ -8,7 +8,9 @@ from PIL import Image
 
 from kdexport.bundle.runner.image import ImageEncoder
 from kdexport.errors import BadInput
+from kdexport.tasks import Asked
 from kdexport.tasks import image_classification as task
+from kdexport.tasks._views import View, places, views
 from tests.tasks.conftest import picture
 
 PICTURES = {
@@ -60,22 +62,101 @@ def test_pictures_of_one_colour_are_normalised_without_dividing_by_zero() -> Non
 
 
 @pytest.mark.parametrize("kind", PICTURES)
-def test_a_view_is_a_picture_of_the_same_size(kind: str) -> None:
+@pytest.mark.parametrize("mirror", [True, False])
+def test_a_view_is_a_picture_of_the_same_size(kind: str, mirror: bool) -> None:
     pictures = PICTURES[kind]
-    views = task.augment(pictures, 2, seed=1)
     sizes = [Image.open(io.BytesIO(raw)).size for raw in pictures]  # type: ignore[arg-type]
-    assert [Image.open(io.BytesIO(v)).size for v in views] == sizes * 2  # type: ignore[arg-type]
+    rendered = [opened(view) for view in views(pictures, 2, seed=1, mirror=mirror)]
+    assert [picture.size for picture in rendered] == sizes * 2
 
 
-def test_a_picture_is_never_mirrored() -> None:
-    """Half black, half white: shifted by at most an eighth and turned a little, left stays darker than right."""
-    pixels = np.zeros((16, 16), dtype=np.uint8)
-    pixels[:, 8:] = 255
+@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("mirror", [True, False])
+def test_the_teacher_reads_the_same_pixels_of_a_view_as_the_student(kind: str, mirror: bool) -> None:
+    """Views of pictures in their final size are never made for the student: their pixels are gathered."""
+    pictures = PICTURES[kind]
+    prepared = task.prepare(pictures, "", 0)
+    both = [*pictures, *views(pictures, 5, seed=2, mirror=mirror)]
+    runner = ImageEncoder(prepared.preprocessor.model_dump())
+    seen = task.encode(prepared, both).batch(np.arange(len(both)))
+    np.testing.assert_array_equal(seen, runner.encode_batch(list(Asked(both))))
+
+
+def test_a_picture_and_its_views_are_kept_once() -> None:
+    pictures = PICTURES["colour"]
+    encoded = task.encode(task.prepare(pictures, "", 0), [*pictures, *views(pictures, 50, seed=0, mirror=True)])
+    assert (len(encoded.pixels), len(encoded.lengths)) == (12, 12 * 51)
+
+
+def test_what_leaves_on_one_side_is_reflected_in_on_the_other() -> None:
+    assert places(8, [2, -3, 0], [False, False, True]).tolist() == [
+        [2, 3, 4, 5, 6, 7, 6, 5],
+        [3, 2, 1, 0, 1, 2, 3, 4],
+        [7, 6, 5, 4, 3, 2, 1, 0],
+    ]
+
+
+def test_every_shift_of_an_eighth_is_as_likely() -> None:
+    shifts = [view.shift(32, 8) for view in views(PICTURES["colour"], 300, seed=0, mirror=True)]
+    across, down = (np.unique(found, return_counts=True) for found in zip(*shifts, strict=True))
+    assert (across[0].tolist(), down[0].tolist()) == (list(range(-4, 5)), [-1, 0, 1])
+    assert across[1].min() > 0.8 * 3600 / 9
+
+
+def halves(seed: int, left: int, right: int) -> bytes:
+    """A noisy picture of two halves."""
+    pixels = np.zeros((16, 16), dtype=np.uint8) + left
+    pixels[:, 8:] = right
+    noise = np.random.default_rng(seed).integers(0, 40, (16, 16), dtype=np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    for view in task.augment([buffer.getvalue()], 50, seed=0):
-        seen = np.asarray(Image.open(io.BytesIO(view)), dtype=float)  # type: ignore[arg-type]
-        assert seen[:, :6].mean() < seen[:, 10:14].mean()
+    Image.fromarray(pixels + noise).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_pictures_whose_class_changes_in_the_mirror_are_never_mirrored() -> None:
+    """Class 0 is dark on the left, class 1 on the right."""
+    pictures = [halves(seed, *((0, 200) if seed % 2 == 0 else (200, 0))) for seed in range(80)]
+    labels = np.arange(80) % 2
+    for i, view in enumerate(task.augment(pictures, 2, seed=0, labels=labels)):
+        seen = np.asarray(opened(view), dtype=float)
+        assert (seen[:, :6].mean() < seen[:, 10:14].mean()) == (i % 2 == 0)
+
+
+def test_pictures_that_keep_their_class_in_the_mirror_are_mirrored_half_of_the_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Class 0 has two equal halves, class 1 has not: whichever is the darker."""
+    caplog.set_level("INFO")
+    kinds = ((100, 100), (0, 200), (100, 100), (200, 0))
+    pictures = [halves(seed, *kinds[seed % 4]) for seed in range(120)]
+    found = task.augment(pictures, 10, seed=0, labels=np.arange(120) % 2)
+    assert 0.45 < np.mean([view.mirrored for view in found]) < 0.55
+    assert "mirror=yes nearest_neighbour_accuracy=0.933 mirrored=0.933 largest_class=0.533 n=30" in caplog.text
+
+
+def test_without_labels_or_evidence_nothing_is_mirrored() -> None:
+    noise = [picture("L", 16, 16, seed) for seed in range(80)]
+    assert not any(view.mirrored for view in task.augment(noise, 4, seed=0))
+    assert not task.mirrors(noise, np.random.default_rng(0).integers(0, 2, 80))
+    assert not task.mirrors(noise[:2], np.array([0, 1]))
+
+
+def test_views_drawn_anew_differ_from_time_to_time_and_repeat_with_the_random_state() -> None:
+    import torch
+
+    pictures = PICTURES["colour"]
+    encoded, rows = task.encode(task.prepare(pictures, "", 0), pictures), np.arange(12)
+    torch.manual_seed(3)
+    first, second = encoded.drawn(rows), encoded.drawn(rows)
+    torch.manual_seed(3)
+    np.testing.assert_array_equal(encoded.drawn(rows), first)
+    assert (first != second).any()
+
+
+def opened(view: View) -> Image.Image:
+    raw = view.render()
+    assert isinstance(raw, bytes)
+    return Image.open(io.BytesIO(raw))
 
 
 WHOLE = picture("RGB", 16, 16, 0)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import random
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,8 @@ def test_the_trimmed_tokenizer_cuts_the_training_texts_as_the_teacher_does(
 def test_trimming_drops_pieces_that_nobody_uses(texts: list[str], teacher_tokenizer: str) -> None:
     prepared = task.prepare(texts, teacher_tokenizer, 0)
     dropped = set(vocabulary(teacher_tokenizer)) - set(vocabulary(prepared.tokenizer_json))
-    assert prepared.vocab_size == len(vocabulary(prepared.tokenizer_json)) < len(vocabulary(teacher_tokenizer))
+    ids = set(vocabulary(prepared.tokenizer_json).values())
+    assert prepared.vocab_size == len(ids) < len(vocabulary(teacher_tokenizer))
     assert any("quartz".startswith(piece) and len(piece) > 2 for piece in dropped)
 
 
@@ -127,11 +130,10 @@ def test_a_long_text_is_cut_at_the_teachers_limit_and_never_above_128(texts: lis
         assert task.encode(prepared, ["card " * 400]).lengths.tolist() == [wanted]
 
 
-@pytest.mark.parametrize("kind", ["BPE", "Unigram", "WordLevel"])
-def test_a_tokenizer_that_is_no_wordpiece_is_refused_by_name(texts: list[str], kind: str) -> None:
-    document = json.dumps({"model": {"type": kind, "vocab": {}, "unk_token": "[UNK]"}})
+def test_a_tokenizer_that_cannot_be_trimmed_is_refused_by_name(texts: list[str]) -> None:
+    document = json.dumps({"model": {"type": "WordLevel", "vocab": {}, "unk_token": "[UNK]"}})
     for call in (lambda: task.prepare(texts, document, 0), lambda: task.vocab_sizes(texts, document)):
-        with pytest.raises(Unsupported, match=f"tokenizer model '{kind}' cannot be trimmed yet; WordPiece teachers"):
+        with pytest.raises(Unsupported, match="tokenizer model 'WordLevel' cannot be trimmed"):
             call()
 
 
@@ -148,23 +150,36 @@ def test_a_learnt_tokenizer_is_the_same_every_time() -> None:
     assert len({task.prepare(texts, "", 0).tokenizer_json for _ in range(4)}) == 1
 
 
-def test_variants_hold_only_words_of_the_texts(texts: list[str]) -> None:
-    words = {w for t in texts for w in t.split()}
-    variants = task.augment([*texts, "", "alone"], 6, seed=0)
-    assert {w for v in variants for w in str(v).split()} <= words | {"alone"}
+def test_variants_hold_only_words_of_the_texts_but_for_those_mistyped(texts: list[str]) -> None:
+    words = {w for t in texts for w in t.split()} | {"alone"}
+    rows = [*texts, "", "alone"]
+    variants = [str(v) for v in task.augment(rows, 8, seed=0)]
+    rounds = [variants[i : i + len(rows)] for i in range(0, len(variants), len(rows))]
+    foreign = [sum(not words.issuperset(v.split()) for v in found) for found in rounds]
+    assert [n > 0 for n in foreign] == [False, False, True, False, False, False, True, False]
+
+
+def test_a_mistyped_text_differs_in_a_tenth_of_its_characters_at_most_and_is_never_empty() -> None:
+    text = "please tell me why the transfer to my savings account has not arrived yet"
+    for seed in range(30):
+        wrong = " ".join(task._mistype(text.split(), [], random.Random(seed)))
+        assert wrong != text
+        kept = SequenceMatcher(None, text, wrong, autojunk=False).ratio()
+        assert kept > 0.8  # 8 slips of 73 characters, each of which may cost two
+    assert task._mistype(["a"], [], random.Random(0)) == ["a"]
 
 
 def test_no_variant_of_a_text_with_words_is_empty(texts: list[str]) -> None:
     assert all(task.augment(texts, 12, seed=4))
 
 
-def test_the_real_teacher_is_trimmed_to_a_ninth_without_changing_a_query(shared: Path) -> None:
+def test_the_real_teacher_is_trimmed_to_a_fifteenth_without_changing_a_query(shared: Path) -> None:
     tokenizer = (shared / "models" / "banking77-teacher" / "tokenizer.json").read_text(encoding="utf-8")
     with open(shared / "data" / "banking77" / "train.csv", encoding="utf-8") as f:
         texts = [row["text"] for row in csv.DictReader(f)][:3000]
     prepared = task.prepare(texts, tokenizer, 0)
     student, teacher = plain(prepared.tokenizer_json), plain(tokenizer)
-    assert prepared.vocab_size < len(vocabulary(tokenizer)) / 6
+    assert prepared.vocab_size < len(vocabulary(tokenizer)) / 15
     wanted = [e.tokens for e in teacher.encode_batch(texts)]
     assert [e.tokens for e in student.encode_batch(texts)] == wanted
 

@@ -14,15 +14,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from kdexport import registry
 from kdexport.errors import BadInput, Damaged, Unsupported
+from kdexport.measure.metrics import softmax
 from kdexport.nouns.project import Project, TeacherSource
 from kdexport.nouns.teacher import TeacherSet
 from kdexport.storage.files import sha256_bytes
 from kdexport.teachers import TeacherContext, columns_for, teacher_kind
-from kdexport.teachers._run import Teachers, answer_one, combine
+from kdexport.teachers._run import Teachers, answer_one
 from tests.tasks.conftest import picture
 
 CLASSES = ("card", "pay", "refund")
@@ -366,26 +368,40 @@ def test_a_graph_of_zeros_is_refused(tmp_path: Path) -> None:
 # --- ensembles
 
 
-def test_an_ensemble_is_the_logarithm_of_the_weighted_mean_probability() -> None:
-    """3/4 of (0.9, 0.1) and 1/4 of (0.5, 0.5): 0.8 and 0.2. Added constants do not count."""
-    one, other = np.log([[0.9, 0.1]]) + 40, np.zeros((1, 2))
-    np.testing.assert_allclose(np.exp(combine([one, other], [3.0, 1.0])), [[0.8, 0.2]], rtol=1e-6)
-
-
 def test_members_of_several_kinds_answer_as_one(tmp_path: Path, module: Callable[[str], str]) -> None:
     graph = counting_graph(tmp_path / "in" / "t.onnx", scale=2.0)
     write_tokenizer(tmp_path / "in" / "tokenizer.json")
     sources = (TeacherSource(onnx=graph, weight=1.0), TeacherSource(function=module(COUNT), weight=3.0))
     logits = opened(tmp_path / "out", *sources).logits(TEXTS)
-    wanted = combine([2 * counts(TEXTS), counts(TEXTS)], [1.0, 3.0])
-    np.testing.assert_allclose(logits, wanted, rtol=1e-6)
+    wanted = 0.25 * softmax(2 * counts(TEXTS)) + 0.75 * softmax(counts(TEXTS))
+    np.testing.assert_allclose(np.exp(logits), wanted, rtol=1e-6)
 
 
-def test_a_certain_and_wrong_member_leaves_no_minus_infinity() -> None:
-    assert np.isfinite(combine([np.array([[500.0, -500.0]]), np.array([[800.0, -800.0]])], [1.0, 1.0])).all()
+def test_a_member_without_weight_is_not_asked(tmp_path: Path, module: Callable[[str], str]) -> None:
+    teachers = opened(tmp_path / "out", TeacherSource(function=module(COUNT)), TeacherSource(function=module("1 / 0")))
+    teachers.combination = teachers.combination.model_copy(update={"weights": ((1.0,), (0.0,))})
+    np.testing.assert_allclose(np.exp(teachers.logits(TEXTS)), softmax(counts(TEXTS)), rtol=1e-6)
 
 
 # --- a folder
+
+
+def test_a_folder_whose_weights_are_all_zero_is_refused_with_their_number(tmp_path: Path) -> None:
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "id2label": dict(enumerate(CLASSES)),
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    born_so = {"norm.weight": np.ones(8, np.float32)}
+    zeros = {"encoder.weight": np.zeros((8, 8), np.float32), "classifier.weight": np.zeros((3, 8), np.float32)}
+    save_file(zeros | born_so, tmp_path / "model.safetensors")
+    write_tokenizer(tmp_path / "tokenizer.json")
+    source = TeacherSource(model=tmp_path)
+    with pytest.raises(BadInput, match="all 88 weights of its matrices are 0; save the trained model again"):
+        teacher_kind("model").check(source, context(source))
+    save_file(zeros | {"classifier.weight": np.eye(3, 8, dtype=np.float32)}, tmp_path / "model.safetensors")
+    teacher_kind("model").check(source, context(source))
 
 
 def test_a_pickle_named_safetensors_is_refused(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from torch.nn.functional import cross_entropy
 
 from kdexport.errors import Damaged
 from kdexport.training import loop
-from kdexport.training.loop import History, Schedule, train
+from kdexport.training.loop import History, Schedule, Terms, train
 
 ROWS, WIDTH, CLASSES = 40, 6, 3
-SCHEDULE = Schedule(epochs=3, batch_size=8, learning_rate=0.01, seed=5, threads=1, checkpoint_seconds=0.0)
+SCHEDULE = Schedule(
+    epochs=3, batch_size=8, learning_rate=0.01, seed=5, threads=1, averaging=0.8, checkpoint_seconds=0.0
+)
 STEPS = 15
 LENGTHS = np.random.default_rng(2).integers(1, 9, ROWS)
 
@@ -44,18 +46,19 @@ class Objective:
         self.targets = self.inputs[:, :CLASSES].argmax(1)
         self.module, self.killed_at, self.batches = module, killed_at, list[list[int]]()
 
-    def __call__(self, rows: np.ndarray) -> torch.Tensor:
+    def __call__(self, rows: np.ndarray) -> Terms:
         if len(self.batches) == self.killed_at:
             raise Killed
         self.batches.append(rows.tolist())
-        return cross_entropy(self.module(self.inputs[rows]), self.targets[rows])
+        loss = cross_entropy(self.module(self.inputs[rows]), self.targets[rows])
+        return {"whole": 0.75 * loss, "part": 0.25 * loss}
 
 
 def fit(
     folder: Path,
     killed_at: int | None = None,
     schedule: Schedule = SCHEDULE,
-    evaluate: Callable[[], float] | None = None,
+    evaluate: Callable[[torch.nn.Module], float] | None = None,
 ) -> tuple[torch.nn.Module, Objective, History]:
     module = network()
     objective = Objective(module, killed_at)
@@ -137,8 +140,8 @@ def test_a_training_killed_three_times_resumes_to_the_same_bits(
 
 
 def test_a_kill_in_the_evaluation_loses_no_epoch_and_repeats_none(tmp_path: Path) -> None:
-    def evaluate(qualities: list[float], killed: bool) -> Callable[[], float]:
-        def quality() -> float:
+    def evaluate(qualities: list[float], killed: bool) -> Callable[[torch.nn.Module], float]:
+        def quality(judged: torch.nn.Module) -> float:
             if killed and len(qualities) == 1:
                 raise Killed
             qualities.append(len(qualities) / 10)
@@ -208,3 +211,34 @@ def test_bf16_training_keeps_weights_in_float32(tmp_path: Path) -> None:
     module, _, history = fit(tmp_path, schedule=Schedule(**{**vars(SCHEDULE), "bf16": True}))
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert np.isfinite(history.losses).all()
+
+
+def test_the_terms_of_the_loss_and_their_gradients_are_told_for_each_epoch(
+    undisturbed: tuple[dict[str, bytes], list[list[int]], History],
+) -> None:
+    history = undisturbed[2]
+    assert [sum(terms.values()) for terms in history.terms] == pytest.approx(history.losses)
+    for terms, norms in zip(history.terms, history.gradient_norms, strict=True):
+        assert terms["whole"] == pytest.approx(3 * terms["part"])
+        assert norms["whole"] == pytest.approx(3 * norms["part"], rel=1e-5) != 0.0
+
+
+def test_the_average_of_the_weights_is_what_is_judged_and_kept(tmp_path: Path) -> None:
+    judged: list[dict[str, bytes]] = []
+
+    def evaluate(module: torch.nn.Module) -> float:
+        judged.append(bits(module))
+        return 0.0
+
+    kept = bits(fit(tmp_path / "a", evaluate=evaluate)[0])
+    assert judged[-1] == kept
+    last = bits(fit(tmp_path / "b", schedule=Schedule(**{**vars(SCHEDULE), "averaging": 0.0}))[0])
+    assert last != kept
+
+
+def test_an_average_is_what_a_reader_finds_by_hand() -> None:
+    average, module = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(average.weight, 1.0)
+    torch.nn.init.constant_(module.weight, 2.0)
+    loop._follow(average, module, 0.9)
+    assert average.weight.item() == pytest.approx(1.1)

@@ -40,7 +40,8 @@ class TextEncoder:
 
     def encode(self, text: str) -> Any:
         """int64 (1, T): the ids of one text, T >= 2. A lone surrogate, which is no text, becomes '?'."""
-        if self.has_fast_path and text.isascii() and text.isprintable() and "[" not in text:
+        plain = text.isascii() and text.isprintable() and "[" not in text and "<" not in text
+        if self.has_fast_path and plain:
             words = b"".join(map(self._words.__getitem__, WORDS.findall(text)))
             ids = self._prefix + words[: self._max_word_bytes] + self._suffix
             return np.frombuffer(ids, np.int64).reshape(1, -1)
@@ -58,14 +59,14 @@ class TextEncoder:
 def bert_frame(document: dict[str, Any]) -> tuple[list[int], list[int]] | None:
     """(ids before, ids after) a text, where a tokenizers JSON is BERT's and words can be looked up one by one.
 
-    None: something in it may look across words (another model, normaliser, or an added token without '[')."""
+    None: something in it may look across words (another model, normaliser, or an added token without '[' or '<')."""
     parts = {name: (document.get(name) or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")}
     if parts != {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}:
         return None
-    if any("[" not in token["content"] for token in document.get("added_tokens") or []):
+    if any(not {"[", "<"} & set(token["content"]) for token in document.get("added_tokens") or []):
         return None
     post = document.get("post_processor") or {}
-    if post.get("type") == "BertProcessing":
+    if post.get("type") in ("BertProcessing", "RobertaProcessing"):  # MPNet has WordPiece in RoBERTa's frame
         return [post["cls"][1]], [post["sep"][1]]
     if post.get("type") != "TemplateProcessing":
         return None
