@@ -55,10 +55,7 @@ def project_file(chosen: Set, ratio: int, seed: int, work: Path) -> Path:
     text = re.sub(r"(?m)^max_params: \d+", f"max_params: {chosen.teacher_params // ratio}", text)
     text = re.sub(r"(?m)^name: .*$", f"name: {chosen.name}", text)
     text = text.replace("targets: [local-cpu]", f"targets: [{loose_target(work)}]")
-    text = (
-        chosen.prepare(text, work)
-        + f"seed: {seed}\ntraining: {{temperature: 1.0, hard_weight: 0.1, baselines: false}}\n"
-    )
+    text = chosen.prepare(text, work) + f"seed: {seed}\n{RECIPE}\n"
     path = work / f"{chosen.name}-{ratio}-{seed}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

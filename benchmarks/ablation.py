@@ -29,6 +29,7 @@ from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import Recipe
 from kdexport.storage.files import read_json, write_json
 from kdexport.tasks import Prepared
+from kdexport.tasks.text_classification import ROUNDS, rounds
 from kdexport.training import loop
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
@@ -40,7 +41,6 @@ ROWS_SEEN = 120_000
 SIZES = {"backbone": "convolution", "embedding_size": 64, "hidden_size": 192, "num_hidden_layers": 1}
 GAIN_POINTS = 0.2  # a part stays if it gains so much ...
 GAIN_SECONDS = 0.10  # ... or saves such a share of the training time
-KINDS = ("drop", "splice", "typos", "swap", "splice", "drop", "typos", "shuffle")  # of each row's variants, in order
 UNBUCKETED = 1  # batches sorted by length together: none
 
 
@@ -52,6 +52,7 @@ class Lesson:
     labels: SoftLabels
     recipe: Recipe
     embedding: np.ndarray | None
+    rounds: tuple[str, ...]  # what was done to every row, in turn
     bf16: bool = False
     bucket_batches: int = loop.BUCKET_BATCHES
 
@@ -70,7 +71,7 @@ def without_kinds(*names: str) -> Callable[[Lesson], Lesson]:
         source, per_row = lesson.rows.source, lesson.recipe.augment_per_row
         num_train = int((source >= 0).sum()) // (1 + per_row)
         kind = np.full(len(source), "row", dtype=object)
-        kind[num_train : num_train * (1 + per_row)] = np.repeat([KINDS[i % 8] for i in range(per_row)], num_train)
+        kind[num_train : num_train * (1 + per_row)] = np.repeat(lesson.rounds, num_train)
         return kept(lesson, ~np.isin(kind, names))
 
     return undo
@@ -98,8 +99,9 @@ def with_recipe(**changes: Any) -> Callable[[Lesson], Lesson]:
 
 PARTS = (
     Part("soft labels", hard_labels_only),
-    Part("augmentation", without_kinds(*KINDS)),
-    Part("typos", without_kinds("typos")),
+    Part("augmentation", without_kinds(*set(ROUNDS))),
+    Part("near words", without_kinds("substitute")),
+    Part("typos", without_kinds("mistype")),
     Part("dropped words", without_kinds("drop")),
     Part("splices", without_kinds("splice")),
     Part("swapped neighbours", without_kinds("swap")),
@@ -153,7 +155,8 @@ class _Student:
         with self.run.workspace.locked():
             self.labels, self.rows = self.run.labels(), self.run.rows
         self.folder = work / "ablation"
-        inputs = self.run.dataset.train.inputs
+        inputs = self.run.vocabulary_inputs
+        self.rounds = tuple(rounds(self.run.recipe.augment_per_row, self.run.neighbours))
         vocab_size = self.run.task.vocab_sizes(inputs, self.run.teacher_tokenizer)[0]
         self.prepared: Prepared = self.run.task.prepare(inputs, self.run.teacher_tokenizer, vocab_size)
         self.spec: StudentSpec = parse_spec({**SIZES, "vocab_size": self.prepared.vocab_size})
@@ -163,7 +166,7 @@ class _Student:
         path = self.folder / f"{self.data}-{name.replace(' ', '-')}-{seed}-{self.rows_seen}.json"
         if not path.is_file():
             recipe = self.run.recipe.model_copy(update={"seed": seed})
-            lesson = Lesson(self.rows, self.labels, recipe, self.embedding)
+            lesson = Lesson(self.rows, self.labels, recipe, self.embedding, self.rounds)
             found = self._train(undo(lesson) if undo else lesson)
             write_json(path, {"data": self.data, "part": name, "seed": seed, **found})
         found = read_json(path)

@@ -77,7 +77,7 @@ def measure(work: Path, num_texts: int, seed: int) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     write_json(work / "kills.json", runs)
     figures = {
-        "texts": distinct_texts(work / "texts.txt"),
+        "texts": min(distinct_texts(work / "texts.txt"), last["distinct_rows"]),
         "rows": last["rows"],
         "bytes_per_text": last["bytes_per_row"],
         "teacher_peak_bytes": base["peak_bytes"],

@@ -13,7 +13,7 @@ import statistics
 import string
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,8 @@ from benchmarks._sets import SETS, prepare_environment, project_file
 from kdexport import pipeline
 from kdexport.measure.metrics import expected_calibration_error, retention, score
 from kdexport.measure.statistics import bootstrap
-from kdexport.storage.files import read_json, replacing
+from kdexport.nouns.metric import Metric
+from kdexport.storage.files import content_key, read_json, replacing
 
 WORK = Path(".benchmarks/quality")
 SEEDS = (0, 1, 2)
@@ -150,8 +151,8 @@ def run_size(data: str, ratio: int, seed: int, work: Path) -> dict[str, Any]:
         "teacher_calibration_error": expected_calibration_error(teacher, labels),
         "dev_quality": student.dev_quality,
         "recipe": student.recipe.model_dump(),
-        "seconds": {k: round(seconds.get(k, 0.0), 1) for k in ("distil", f"engines-{target.id}")},
-        "shared_seconds": {k: round(v, 1) for k, v in seconds.items() if k.startswith(("teach", "label", "ensemble"))},
+        "seconds": own_seconds(seconds),
+        "shared_seconds": shared_seconds(seconds),
         **noisy,
     }
     if timed is not None and timed.teacher is not None and timed.student is not None:
@@ -161,6 +162,19 @@ def run_size(data: str, ratio: int, seed: int, work: Path) -> dict[str, Any]:
             "speedup": timed.speedup.value if timed.speedup else None,
         }
     return row
+
+
+def own_seconds(stages: Mapping[str, float]) -> dict[str, float]:
+    """Of one student. What runs inside others is left out: `quantise` in the engines', most of `quality` in the
+    teacher's predictions."""
+    own = ("distil", "tune", "plan", "engines-", "bundle-", "bench-", "predict-student-")
+    return {name: round(seconds, 1) for name, seconds in stages.items() if name.startswith(own)}
+
+
+def shared_seconds(stages: Mapping[str, float]) -> dict[str, float]:
+    """Of all students of a set."""
+    shared = ("teach", "label", "ensemble", "answers-", "predict-teacher", "quantise-teacher", "calibrate")
+    return {name: round(seconds, 1) for name, seconds in stages.items() if name.startswith(shared)}
 
 
 def _teacher_params(run: pipeline.Run, data: str) -> int:
@@ -187,14 +201,24 @@ def _noisy(run: pipeline.Run, sha256: str, bundle: Path, folder: Path) -> dict[s
     wrong = [with_typos(text, random.Random(f"{i}")) for i, text in enumerate(texts)]
     labels, metric, classes = run.dataset.test.labels, run.project.metric, run.dataset.classes
     assert labels is not None
-    teacher = _kept(folder / "noisy-teacher.npy", lambda: run.open_teachers().logits(wrong))
+    asked = content_key(run.teach_inputs, run.dataset.sha256)[:12]
+    teacher = _kept(folder / f"noisy-teacher-{asked}.npy", lambda: run.open_teachers().logits(wrong))
     student = _kept(folder / f"noisy-{sha256[:12]}.npy", lambda: bundle_logits(bundle, wrong))
+    return {
+        **noisy_figures(metric, teacher, student, labels, classes),
+        "unknown_share": unknown_share(bundle / "tokenizer.json", texts),
+        "noisy_unknown_share": unknown_share(bundle / "tokenizer.json", wrong),
+    }
+
+
+def noisy_figures(
+    metric: Metric, teacher: np.ndarray, student: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+) -> dict[str, float]:
+    """teacher, student: logits (N, C) for the noisy texts."""
     return {
         "noisy_quality": score(metric, student, labels, classes),
         "noisy_teacher_quality": score(metric, teacher, labels, classes),
-        "noisy_retention": retention(metric, teacher, student, labels, classes)[0],
-        "unknown_share": unknown_share(bundle / "tokenizer.json", texts),
-        "noisy_unknown_share": unknown_share(bundle / "tokenizer.json", wrong),
+        "noisy_retention": retention(metric, student, teacher, labels, classes)[0],
     }
 
 
@@ -224,12 +248,14 @@ def with_typos(text: str, chance: random.Random) -> str:
 
 
 def unknown_share(tokenizer: Path, texts: Sequence[str]) -> float:
-    """Of all pieces, those that the tokenizer does not know."""
+    """Of all pieces of the texts, without the marks that each gets, those that the tokenizer does not know."""
     from tokenizers import Tokenizer
 
-    opened_file = Tokenizer.from_file(str(tokenizer))
-    unknown = opened_file.token_to_id(read_json(tokenizer)["model"].get("unk_token") or "[UNK]")
-    ids = [i for e in opened_file.encode_batch_fast(list(texts)) for i in e.ids]
+    opened_file, model = Tokenizer.from_file(str(tokenizer)), read_json(tokenizer)["model"]
+    unknown = model.get("unk_id")  # of Unigram; others name the piece, or know every byte
+    if unknown is None:
+        unknown = opened_file.token_to_id(model.get("unk_token") or "[UNK]")
+    ids = [i for e in opened_file.encode_batch_fast(list(texts), add_special_tokens=False) for i in e.ids]
     return sum(i == unknown for i in ids) / max(1, len(ids))
 
 
@@ -280,7 +306,7 @@ def size_of(bar: Bar, rows: list[dict[str, Any]], reference: dict[str, Any] | No
         "metric": mine[0]["metric"],
         "seeds": [row["seed"] for row in mine],
         "params": mine[0]["params"],
-        "params_ratio": mine[0]["params_ratio"],
+        "params_ratio": min(row["params_ratio"] for row in mine),
         "student_bytes": mine[0]["student_bytes"],
         "quality_mean": statistics.fmean(row["quality"] for row in mine),
         "quality_sd": statistics.stdev(row["quality"] for row in mine) if len(mine) > 1 else None,
@@ -301,7 +327,8 @@ def size_of(bar: Bar, rows: list[dict[str, Any]], reference: dict[str, Any] | No
 
 
 def minutes(rows: list[dict[str, Any]]) -> float:
-    """Of every stage, each counted once: teachers and labels once a set, trainings and engines once a student."""
+    """Of every stage, each counted once: teachers, their labels and answers once a set, all else once a student. The
+    answers to noisy texts, which are no stage, are left out."""
     own = sum(sum(row["seconds"].values()) for row in rows)
     shared = {row["data"]: row["shared_seconds"] for row in rows}
     return round((own + sum(sum(s.values()) for s in shared.values())) / 60, 1)

@@ -316,6 +316,7 @@ def _print_run(document: dict[str, Any], out: Path, console: Console) -> None:
 @click.option("--data", required=True, help="Labelled rows: CSV, JSONL, Parquet, or a folder per class.")
 @click.option("--input", "input_column", default=None, help="Column of the text or picture; guessed if absent.")
 @click.option("--label", "label_column", default=None, help="Column of the class; guessed if absent.")
+@click.option("--weight", "weight_column", default=None, help="Column of how often each row came; absent: all alike.")
 @click.option("--metric", type=click.Choice(["accuracy", "macro_f1"]), help="Default: the bundle's own.")
 @click.option("--project", type=PATH, help="Project file whose metric is used, with its costs.")
 @click.option("--report", "run_folder", type=PATH, help="Run folder: shows its teacher's test quality beside it.")
@@ -325,6 +326,7 @@ def evaluate(
     data: str,
     input_column: str | None,
     label_column: str | None,
+    weight_column: str | None,
     metric: str | None,
     project: Path | None,
     run_folder: Path | None,
@@ -344,7 +346,8 @@ def evaluate(
     chosen = project_file.load_project(project).project.metric if project else None
     if metric is not None:
         chosen = Metric.model_validate({"name": metric})
-    found = evaluation.evaluate(bundle, Table(path=data, input=input_column, label=label_column), chosen)
+    table = Table(path=data, input=input_column, label=label_column, weight=weight_column)
+    found = evaluation.evaluate(bundle, table, chosen)
     if run_folder is not None:
         found = evaluation.with_teacher(found, read_report(run_folder), str(run_folder))
     terminal.answer(found, as_json, functools.partial(listing.print_evaluation, found))

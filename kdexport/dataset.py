@@ -91,7 +91,7 @@ def read_dataset(data: Data, kind: InputKind, teacher_classes: Callable[[], tupl
         test = _with_nearness(test, near)
         warnings.append(_near_warning(near))
     unlabelled, queries, said = _unlabelled_split(data, reader, rest.inputs, {*dev.inputs, *test.inputs})
-    digest = _hash((rest, dev, test), (unlabelled, queries), classes)
+    digest = _hash((rest, dev, test), (unlabelled, queries), classes, cut=data.split == "time")
     return Dataset(
         classes,
         rest,
@@ -170,17 +170,14 @@ def _near_warning(near: NearDuplicates) -> str:
 
 def _concentrated(test: Split, queries: Split) -> list[str]:
     """Warnings where few rows carry most of the weight: intervals are wide then."""
+    from kdexport.measure.statistics import effective_rows
+
     return [
         f"weights: the {len(split):,} {name} tell as much as {effective_rows(split.weights):,.0f} equal ones: few of "
         "them carry most of the traffic, and intervals are wide"
         for name, split in (("test rows", test), ("held-out queries", queries))
         if split.weights is not None and effective_rows(split.weights) < 0.5 * len(split)
     ]
-
-
-def effective_rows(weights: np.ndarray) -> float:
-    """How many equally weighted rows tell as much (Kish 1965): (sum w)^2 / sum w^2."""
-    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def _split_of(rows: Rows, index: dict[str, int]) -> Split:
@@ -274,8 +271,8 @@ def _row_hash(salt: str, raw: Raw) -> str:
 
 
 def _distinct(tables: Sequence[Table], reader: _Reader) -> Split:
-    """Distinct rows, in order: weights of copies are summed (a row without one came once), time and slices are those of
-    the first. weights: None where no row came twice."""
+    """Distinct rows, in order: weights of copies are summed (a row without one came once), the time is the earliest,
+    slices are those of the first. weights: None where no row came twice."""
     import numpy as np
 
     places: dict[Raw, int] = {}
@@ -291,6 +288,7 @@ def _distinct(tables: Sequence[Table], reader: _Reader) -> Split:
             place = places.setdefault(raw, len(places))
             if place < len(weights):
                 weights[place] += given[i]
+                times[place] = min(times[place], came[i])
                 continue
             weights.append(given[i])
             times.append(came[i])
@@ -358,8 +356,11 @@ def _leaks(train: Split, test: Split) -> list[str]:
     return [f"{leaked} of {len(test)} test rows stand in train too: quality on them is optimistic; remove them"]
 
 
-def _hash(labelled: Sequence[Split], unlabelled: Sequence[Split], classes: Sequence[str]) -> str:
+def _hash(labelled: Sequence[Split], unlabelled: Sequence[Split], classes: Sequence[str], cut: bool) -> str:
+    """cut: splits may be one file in its order, cut in places that the rows one after another do not tell."""
     parts = [*classes]
+    if cut:
+        parts.append(repr([len(split) for split in (*labelled, *unlabelled)]))
     for split in labelled:
         labels = split.labels if split.labels is not None else [-1] * len(split)
         parts += [f"{_row_hash('', raw)} {label}" for raw, label in zip(split.inputs, labels, strict=True)]

@@ -98,7 +98,7 @@ def print_fitted(several: Sequence[FittedTeacher], console: Console) -> None:
 def print_evaluation(found: Evaluation, console: Console) -> None:
     rows = [
         ("data", f"{found.data}, columns {found.columns[0]} and {found.columns[1]}"),
-        (found.quality.metric, _quality(found.quality)),
+        (found.quality.metric, _quality(found.quality) + (", rows by weight" if found.weighted else "")),
         ("answered", f"{found.answered:.4f}"),
     ]
     if found.teacher is not None:

@@ -27,6 +27,7 @@ from kdexport.storage.files import read_json, replacing, write_bytes
 from kdexport.storage.tables import InputKind, Raw, read_rows
 from kdexport.teachers._answers import FOLDER as ANSWERS
 from kdexport.teachers._answers import key_of
+from kdexport.teachers.chat import QUESTION
 from kdexport.workspace import RESULT, ROWS, Workspace
 
 if TYPE_CHECKING:
@@ -131,9 +132,10 @@ def purge(
         raise BadInput(f"{workspace.out}: holds no record of rows; is it a run folder? An older one: delete it whole")
     _clear(workspace.out / "stages")
     meant = _meant(project.data, kind, texts)
-    wanted = {bytes(row) for row in _hashes(meant.inputs, _salt(workspace.out / "rows"))}
+    by_text = dict(zip(meant.inputs, map(bytes, _hashes(meant.inputs, _salt(workspace.out / "rows"))), strict=True))
+    wanted = set(by_text.values())
     records = [record for record in _records(workspace.out / "rows", wanted) if record.roles]
-    removal = _Removal(workspace.out, keep_bundles, set(meant.inputs))
+    removal = _Removal(workspace.out, keep_bundles, by_text)
     for record in records:
         removal.stages_of(record)
     if records:
@@ -205,7 +207,7 @@ def _records(folder: Path, wanted: set[bytes]) -> Iterator[_Record]:
 class _Removal:
     """Counts what it takes away. A folder is renamed before it is emptied: it is there whole, or not at all."""
 
-    def __init__(self, out: Path, keep_bundles: bool, meant: set[Raw]) -> None:
+    def __init__(self, out: Path, keep_bundles: bool, meant: dict[Raw, bytes]) -> None:
         self.out, self.keep_bundles, self.meant = out, keep_bundles, meant
         self.rows_in_bundles = 0
         self.counts: Counter[str] = Counter()
@@ -219,7 +221,9 @@ class _Removal:
         name = record.path.stem
         for folder in sorted((self.out / "stages").glob("*-*"), reverse=True):
             stage = folder.name.rpartition("-")[0]
-            if _rows_of(folder) in ("", name) and record.roles & set(_made_from(stage, folder)):
+            if _rows_of(folder) not in ("", name):
+                continue
+            if record.roles & set(_made_from(stage, folder)) or self._shown_as_example(folder, record):
                 if stage.startswith("bundle-"):
                     self._bundle(stage.removeprefix("bundle-"), folder)
                 self._folder(stage, folder)
@@ -232,14 +236,23 @@ class _Removal:
         if not self.bundles_kept:
             self._files("report", [self.out / report for report in REPORTS])
 
+    def _shown_as_example(self, folder: Path, record: _Record) -> bool:
+        """Does a teacher's question to a language model quote one of the rows?"""
+        if not (folder / QUESTION).is_file():
+            return False
+        messages = [_plain(str(m["content"])) for m in read_json(folder / QUESTION).get("messages", ())]
+        rows = [_plain(raw) for raw, digest in self.meant.items() if digest in record.found]
+        return any(row in message for row in rows for message in messages)
+
     def _bundle(self, target: str, stage: Path) -> None:
+        """Also one that was altered since it was written: its golden.json holds rows all the same."""
         made = self.out / "bundles" / target
-        result = read_json(stage / RESULT)["result"] if (stage / RESULT).is_file() else {}
-        if not is_bundle(made, result.get("sha256", "")):
+        others = [p for p in (self.out / "stages").glob(f"bundle-{target}-*") if p != stage]
+        if not made.is_dir() or any(is_bundle(made, _bundle_sha256(other)) for other in others):
             return
         if self.keep_bundles:
             self.bundles_kept.append(str(made))
-            golden = (made / GOLDEN).read_text(encoding="utf-8")
+            golden = (made / GOLDEN).read_text(encoding="utf-8") if (made / GOLDEN).is_file() else ""
             self.rows_in_bundles += sum(
                 json.dumps(raw, ensure_ascii=False) in golden for raw in self.meant if isinstance(raw, str)
             )
@@ -258,8 +271,9 @@ class _Removal:
             self._lines(ANSWERS, path, lambda record, kept=kept: record.get("key") in kept | {None})
 
     def _lines(self, kind: str, path: Path, stays: Any) -> None:
+        """A torn last line was being written at a kill, and goes."""
         lines = path.read_bytes().splitlines(keepends=True)
-        left = [line for line in lines if stays(json.loads(line))]
+        left = [line for line in lines if line.endswith(b"\n") and stays(json.loads(line))]
         if len(left) < len(lines):
             self.counts[kind] += len(lines) - len(left)
             self.bytes += sum(map(len, lines)) - sum(map(len, left))
@@ -301,8 +315,9 @@ class _Removal:
 
 
 def _clear(folder: Path) -> None:
-    """What a killed purge has renamed, and not emptied yet."""
-    for path in [*folder.glob(".*.purged.tmp"), *(folder.parent / "bundles").glob(".*.purged.tmp")]:
+    """What a killed purge has renamed, and not emptied yet; and bundles that a killed run was writing or replacing."""
+    bundles = folder.parent / "bundles"
+    for path in [*folder.glob(".*.purged.tmp"), *bundles.glob(".*.tmp"), *bundles.glob(".*.old")]:
         shutil.rmtree(path)
 
 
@@ -316,6 +331,11 @@ def _made_from(stage: str, folder: Path) -> tuple[str, ...]:
         return ("train", "dev") if made == "fit" else ()
     known = sorted((name for name in MADE_FROM if stage == name or stage.startswith(f"{name}-")), key=len)
     return MADE_FROM[known[-1]] if known else ALL
+
+
+def _bundle_sha256(stage: Path) -> str:
+    found = read_json(stage / RESULT)["result"] if (stage / RESULT).is_file() else {}
+    return str(found.get("sha256", ""))
 
 
 def _question(path: Path) -> str:

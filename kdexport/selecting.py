@@ -23,8 +23,9 @@ from kdexport.storage.files import replacing
 from kdexport.storage.tables import Raw
 from kdexport.tasks import Asked
 from kdexport.teachers._doubts import doubts
+from kdexport.training import soft_labels
 from kdexport.training.loop import Progress
-from kdexport.training.recipe import TransferSet
+from kdexport.training.recipe import AUGMENTATION, TransferSet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ def select_teacher(
     """Every teacher and every sensible ensemble on dev rows and production queries; students: one small student is
     taught by each, on the same rows. The test rows are not touched. Killed, it goes on where it was."""
     run = open_run(Path(project), Path(out), progress_for, on_stage)
-    with run.workspace.locked():
+    with run.workspace.locked(), run.without_texts():
         project_file.check(run.loaded, run.dataset)
         for cost_of_asking in run.asking_costs():
             log.warning("%s", cost_of_asking.told())
@@ -153,8 +154,9 @@ class _Choice:
         specs = run.affordable_specs
         seconds = np.array([self._seconds(spec) for spec in specs])
         quick = [specs[i] for i in np.flatnonzero(seconds <= select.LESSON_SECONDS)] or [specs[int(seconds.argmin())]]
-        num_params = np.array([self._size(spec)[0] for spec in quick], dtype=np.float64)
-        told = predict(None, run.sizes.input_kind, quick, num_params, run.sizes.teacher_params)
+        num_params, flops = np.array([self._size(spec) for spec in quick], dtype=np.float64).T
+        side = min(run.sizes.shape.height, run.sizes.shape.width)
+        told = predict(None, run.sizes.input_kind, quick, num_params, run.sizes.teacher_params, flops, side)
         return quick[int(told.value.argmax())]
 
     def _size(self, spec: StudentSpec) -> tuple[int, float]:
@@ -179,8 +181,6 @@ class _Choice:
         return select.with_lessons(candidates, logits, took, run.dataset, run.project.metric)
 
     def _member_labels(self, index: int, inputs: Sequence[Raw]) -> SoftLabels:
-        from kdexport.training.soft_labels import make_labels, open_labels
-
         run, member = self.run, self.run.members.members[index]
         name, key = f"select-labels-{index + 1}", [member.sha256, member.classes, *self._rows_key]
         progress = self._progress(name)
@@ -188,18 +188,19 @@ class _Choice:
 
         def make(folder: Path, key: str) -> LabelsDone:
             opened = run.opened(run.members)
-            made = make_labels(
+            made = soft_labels.make_labels(
                 folder, key, inputs, len(run.dataset.classes), lambda raws: opened.member_logits(index, raws), tell
             )
             return LabelsDone(key=key, rows=len(made))
 
         done = run.workspace.stage(name, select.VERSION, key, LabelsDone, make)
-        return open_labels(run.workspace.folder_of(name, select.VERSION, key), done.key)
+        return soft_labels.open_labels(run.workspace.folder_of(name, select.VERSION, key), done.key)
 
     @property
     def _rows_key(self) -> list[object]:
         run, (rows, recipe) = self.run, self.lesson
-        return [run.dataset.sha256, run.dataset.classes, recipe, len(rows), run.machine]
+        versions = [AUGMENTATION, soft_labels.FORMAT]
+        return [run.dataset.sha256, run.dataset.classes, recipe, len(rows), versions, run.machine]
 
     def _taught(self, number: int, some: TransferSet, labels: list[SoftLabels]) -> tuple[np.ndarray, float]:
         """One candidate's student: its logits on dev and the seconds it took."""

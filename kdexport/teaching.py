@@ -64,7 +64,8 @@ def _finished(settings: Fit, data: Data, path: Path) -> FittedTeacher | None:
 
 
 def _key(settings: Fit, dataset: Dataset) -> str:
-    return content_key(settings, dataset.sha256)
+    base = fit.content(TeacherSource(fit=settings))  # the path alone does not tell which model lies there
+    return content_key(settings, base, dataset.sha256)
 
 
 def fit_teacher(settings: Fit, data: Data, out: Path, progress: Progress | None = None) -> FittedTeacher:

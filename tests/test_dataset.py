@@ -253,6 +253,29 @@ def test_split_by_time_keeps_copies_together_and_one_row_of_each_class(tmp_path:
     assert {"pay query 1", "pay query 2"} <= {*data.test.inputs, *data.dev.inputs}
 
 
+def test_another_share_held_out_of_a_log_in_order_is_another_data_set(tmp_path: Path) -> None:
+    """Train, dev and test then are the file cut in other places: one after another they hold the same rows."""
+    content = [(f"{CLASSES[i % 3]} query {i}", CLASSES[i % 3], 1, i) for i in range(120)]
+    train = log_of(tmp_path, "train.csv", content, time="at")
+    one, other = (
+        read_dataset(Data(train=train, split="time", dev_fraction=share), "text", lambda: CLASSES)
+        for share in (0.1, 0.2)
+    )
+    assert len(one.train) != len(other.train)
+    assert one.sha256 != other.sha256
+
+
+def test_a_query_that_came_again_is_as_old_as_its_first_time_whatever_the_order(tmp_path: Path) -> None:
+    asked = [*((f"asked {i}", "pay", 1, 100 + i) for i in range(40)), ("asked 0", "pay", 1, 9_999)]
+
+    def held(name: str, content: list[tuple[str, str, int, int]]) -> set[object]:
+        queries = log_of(tmp_path, name, content, time="at")
+        train = log_of(tmp_path, "train.csv", [(t, c, 1, i) for i, (t, c) in enumerate(rows(20))], time="at")
+        return set(read_dataset(Data(train=train, queries=(queries,), split="time"), "text", tuple).query_test)
+
+    assert held("a.csv", asked) == held("b.csv", asked[::-1]) == {f"asked {i}" for i in range(36, 40)}
+
+
 def test_split_by_time_needs_a_column_of_time() -> None:
     with pytest.raises(ValueError, match=r"give data\.train\.time"):
         Data(train=Table(path="a.csv"), split="time")

@@ -156,6 +156,50 @@ def test_answers_to_remaining_rows_are_kept_with_what_all_have_cost(made: Folder
     assert [json.loads(line) for line in file.read_text().splitlines()] == records[:2]
 
 
+def test_a_line_of_answers_that_was_torn_by_a_kill_is_left_out(made: Folder) -> None:
+    file = made.folder / "out" / "answers" / f"chat-12345678-{QUESTION[:12]}.jsonl"
+    file.parent.mkdir()
+    kept = json.dumps({"key": key_of("card query 1", QUESTION), "logits": [1.0, 2.0]}) + "\n"
+    file.write_text(kept + '{"key": "ab')
+    assert made.purge("abernathy").removed["answers"] == 1
+    assert file.read_text() == kept
+
+
+def test_an_altered_bundle_is_not_left_in_silence(made: Folder) -> None:
+    """Its golden.json holds the row all the same."""
+    bundle = made.folder / "out" / "bundles" / "local-cpu"
+    bundle.mkdir(parents=True)
+    (bundle / "golden.json").write_text(json.dumps([{"input": PERSON}]))
+    made.stage("bundle-local-cpu")
+    found = made.purge("abernathy")
+    assert found.bundles == (str(bundle),)
+    assert not bundle.exists()
+
+
+def test_a_bundle_that_a_killed_run_was_writing_goes(made: Folder) -> None:
+    torn = made.folder / "out" / "bundles" / ".local-cpu.abcd.tmp"
+    torn.mkdir(parents=True)
+    (torn / "golden.json").write_text(json.dumps([{"input": PERSON}]))
+    made.purge("abernathy")
+    assert not torn.exists()
+
+
+@pytest.mark.parametrize(("quoted", "stays"), [(PERSON, False), ("card query 1", True)])
+def test_a_question_that_shows_the_row_as_an_example_goes_with_all_its_answers(
+    made: Folder, quoted: str, stays: bool
+) -> None:
+    question = made.stage("teach-3", Done(kind="chat"))
+    messages = [{"role": "user", "content": f"Query: {quoted}\nIntent:"}, {"role": "assistant", "content": "card"}]
+    (question / "question.json").write_text(json.dumps({"messages": messages}))
+    file = made.folder / "out" / "answers" / f"chat-12345678-{QUESTION[:12]}.jsonl"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"key": key_of("card query 1", QUESTION), "logits": [1.0]}) + "\n")
+    (made.workspace.folder_of("teach-1", 1, ["teach-1"]) / RESULT).unlink()  # no other stage of the same question
+    made.purge("Abernathy")
+    assert question.exists() == stays
+    assert bool(file.read_text()) == stays
+
+
 def test_log_lines_that_quote_the_text_go(made: Folder) -> None:
     (made.folder / "out" / "log.txt").write_text(f"started\nno answer to '{PERSON}'\n")
     made.purge("Abernathy")

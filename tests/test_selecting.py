@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kdexport import pipeline
+from kdexport import pipeline, selecting
 from kdexport.cli import main
 from kdexport.errors import BadInput
 from kdexport.nouns.selection import Selection
-from kdexport.selecting import select_teacher
+from kdexport.selecting import _Choice, select_teacher
 from kdexport.stages import select
+from kdexport.storage.files import content_key
 from kdexport.teachers._ensemble import combine
+from kdexport.workspace import Workspace
 
 WORDS = {"card": "my card is lost", "cash": "no cash came out", "rate": "which rate applies"}
 MODULE = """
@@ -51,6 +53,9 @@ def zero(texts):
 
 def swapped(texts):
     return _answers(texts, 0, "x", ("cash", "card", "rate"))
+
+def unfinished(texts):
+    return [[float("nan"), 0.0, 0.0] for _ in texts]
 """
 PROJECT = """
 name: three
@@ -114,6 +119,22 @@ def chosen(folder: Path) -> Selection:
 
 def by_name(found: Selection) -> dict[str, Any]:
     return {c.name: c for c in found.candidates}
+
+
+def test_another_way_to_combine_the_teachers_is_another_ladder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its students learn from the ensemble's labels."""
+    asked: list[str] = []
+
+    def has(self: Workspace, name: str, version: int, inputs: object) -> bool:
+        asked.append(content_key(name, version, inputs))
+        return False
+
+    monkeypatch.setattr(Workspace, "has", has)
+    for mean in ("logits", "probabilities"):
+        run = pipeline.open_run(project(folder, mean, GOOD + FAIR, f"ensemble: {{mean: {mean}}}"), folder / "out-mean")
+        run.quality_from = "known"
+        assert run.ladder is None
+    assert asked[0] != asked[1]
 
 
 def test_every_teacher_and_every_sensible_ensemble_is_compared(chosen: Selection) -> None:
@@ -187,6 +208,31 @@ def test_without_students_the_teachers_own_dev_rows_decide(folder: Path) -> None
     assert all(c.student is None for c in found.candidates)
 
 
+def test_without_production_queries_nobody_is_asked_about_none_and_dev_rows_tell_the_agreement(folder: Path) -> None:
+    path = project(folder, "no-queries", POOR + GOOD)
+    path.write_text(path.read_text().replace("  queries: [{path: queries.txt}]\n", ""))
+    found = select_teacher(path, folder / "out-no-queries", students=False)
+    assert (found.agreement_on, found.agreement_rows) == ("dev rows", 120)
+
+
+def test_teachers_that_have_no_weight_yet_are_compared_as_if_they_weighed_alike(folder: Path) -> None:
+    """Weight 0: it does not label, but it may be worth it."""
+    idle = [s.replace("trained_on: []", "trained_on: [], weight: 0") for s in (GOOD, FAIR)]
+    path = project(folder, "idle", POOR + "".join(idle), "ensemble: {weights: given}")
+    found = select_teacher(path, folder / "out-idle", students=False)
+    pair = next(c for c in found.candidates if c.name == "the best 2 together")
+    assert pair.members == (2, 3)
+    assert pair.quality is not None
+    assert pair.quality.value > 0.9
+
+
+def test_another_version_of_the_variants_is_labelled_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = opened(project(folder, "all", POOR + GOOD + FAIR), folder / "out")
+    before = _Choice(run)._rows_key
+    monkeypatch.setattr(selecting, "AUGMENTATION", selecting.AUGMENTATION + 1)
+    assert _Choice(run)._rows_key != before
+
+
 def test_rows_that_a_teacher_may_have_learnt_from_recommend_nothing(folder: Path) -> None:
     seen = project(folder, "seen", POOR + source("good", trained_on="train"))
     found = select_teacher(seen, folder / "out-seen", students=False)
@@ -213,6 +259,14 @@ def test_what_it_takes_is_said_before_it_is_spent(folder: Path, caplog: pytest.L
         "200 rows labelled by each of 2 teachers" in m and "then 3 short trainings" in m and "$0." in m
         for m in caplog.messages
     )
+
+
+@pytest.mark.parametrize("ask", [select_teacher, pipeline.make_labels, pipeline.run])
+def test_no_error_shows_a_text_of_a_project_that_is_redacted(folder: Path, ask: Any, tmp_path: Path) -> None:
+    path = project(folder, f"redacted-{ask.__name__}", source("unfinished"))
+    path.write_text(path.read_text().replace("  dev_fraction", "  redact: [email]\n  dev_fraction"))
+    with pytest.raises(BadInput, match=r"are not finite numbers, the first to '\[TEXT\]'"):
+        ask(path, tmp_path)
 
 
 # --- what a run labels with

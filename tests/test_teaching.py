@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,18 @@ def test_a_member_fitted_with_other_settings_is_not_taken_for_this_one(home: Pat
     fit_teachers(settings, data, home / "others")
     with pytest.raises(BadInput, match="seed-6: is there already"):
         fit_teachers(settings.model_copy(update={"epochs": 2}), data, home / "others")
+
+
+def test_a_member_fitted_from_another_base_at_the_same_place_is_not_taken_for_this_one(
+    home: Path, tmp_path: Path, data: Data
+) -> None:
+    shutil.copytree(home / "base", tmp_path / "base")
+    settings = Fit(base=tmp_path / "base", epochs=1, learning_rate=0.01, seeds=(6,))
+    fit_teachers(settings, data, tmp_path / "members")
+    config = tmp_path / "base" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(BadInput, match="is there already"):
+        fit_teachers(settings, data, tmp_path / "members")
 
 
 def test_the_precision_of_a_fit_is_measured_once(home: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -663,7 +663,7 @@ def test_a_disk_that_fills_under_the_labels_is_one_line_and_no_label(world: Worl
         assert re.search("[Nn]o space left", line)
         assert re.search("free (some|space)", line)
         assert not list(world.out.rglob("*.tmp"))
-        assert {p.name for p in world.out.glob("stages/label-*/*.json")} <= {"rows.json"}  
+        assert {p.name for p in world.out.glob("stages/label-*/*.json")} <= {"rows.json"}
 
 
 def test_ctrl_c_while_the_teacher_answers_is_one_line_and_130(world: World) -> None:

@@ -27,7 +27,7 @@ FREE_METRICS = ("accuracy", "macro_f1")  # need nothing but the labels
 class ClassRecall(Noun):
     name: str
     n: int
-    recall: float = Field(description="share of the class's rows that its own label wins, abstention aside")
+    recall: float = Field(description="share of the class's rows, by weight, that its own label wins; abstention aside")
     ci95: Interval
 
 
@@ -38,7 +38,8 @@ class Evaluation(Noun):
     data: str
     columns: tuple[str, str | None] = Field(description="read as input and label")
     quality: Quality
-    answered: float = Field(description="share of rows whose top score reaches the bundle's threshold")
+    answered: float = Field(description="share of rows, by weight, whose top score reaches the bundle's threshold")
+    weighted: bool = Field(default=False, description="did rows count by a column of weights?")
     per_class: tuple[ClassRecall, ...] = Field(description="lowest recall first")
     teacher: Quality | None = Field(default=None, description="on the test set of its run, NOT on these rows")
     teacher_source: str = ""
@@ -62,16 +63,17 @@ def evaluate(bundle: Path, table: Table, metric: Metric | None = None) -> Evalua
     predictor = load_predictor(bundle)
     logits = np.concatenate([predictor.logits([raw]) for raw in rows.inputs])
     threshold = manifest.abstain_below
-    value = metrics.score(metric, logits, labels, manifest.labels, threshold)
-    ci95 = metrics.interval(metric, logits, labels, manifest.labels, threshold)
+    value = metrics.score(metric, logits, labels, manifest.labels, threshold, rows.weights)
+    ci95 = metrics.interval(metric, logits, labels, manifest.labels, threshold, rows.weights)
     top = metrics.softmax(logits).max(axis=1)
     return Evaluation(
         bundle=str(bundle),
         data=table.path,
         columns=rows.columns,
         quality=Quality(metric=metric.name, value=value, ci95=ci95, n=len(labels)),
-        answered=1.0 if threshold is None else float((top >= threshold).mean()),
-        per_class=_per_class(logits, labels, manifest.labels),
+        answered=1.0 if threshold is None else float(np.average(top >= threshold, weights=rows.weights)),
+        weighted=rows.weights is not None,
+        per_class=_per_class(logits, labels, manifest.labels, rows.weights),
     )
 
 
@@ -100,19 +102,19 @@ def _indices(labels: Sequence[str], classes: Sequence[str], places: Sequence[str
     return np.array([index[label] for label in labels], dtype=np.int64)
 
 
-def _per_class(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> tuple[ClassRecall, ...]:
+def _per_class(
+    logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], weights: np.ndarray | None
+) -> tuple[ClassRecall, ...]:
     import numpy as np
 
-    from kdexport.measure.metrics import per_class_recall
-    from kdexport.measure.statistics import wilson
+    from kdexport.measure.statistics import paired_shares
 
-    support = np.bincount(labels, minlength=len(classes))
-    found = per_class_recall(logits, labels, classes)
-    entries = [
-        ClassRecall(name=c, n=int(n), recall=found[c], ci95=wilson(round(found[c] * int(n)), int(n)))
-        for c, n in zip(classes, support, strict=True)
-        if n
-    ]
+    right, entries = logits.argmax(1) == labels, []
+    for i, name in enumerate(classes):
+        rows = np.flatnonzero(labels == i)
+        if len(rows):
+            found = paired_shares(right[rows], right[rows] | True, None if weights is None else weights[rows])
+            entries.append(ClassRecall(name=name, n=len(rows), recall=found.student, ci95=found.student_ci95))
     return tuple(sorted(entries, key=lambda e: (e.recall, e.name)))
 
 

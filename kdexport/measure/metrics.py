@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdexport.errors import BadInput, unknown_name
-from kdexport.measure.statistics import RESAMPLES, Floats, Interval, bootstrap, paired_retention, wilson
+from kdexport.measure.statistics import (
+    RESAMPLES,
+    Floats,
+    Interval,
+    bootstrap,
+    paired_retention,
+    weighted_share_interval,
+    wilson,
+)
 from kdexport.nouns.metric import Metric
 
 Ints = NDArray[np.int64]
@@ -163,7 +171,8 @@ def interval(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """95 % interval of `score`: Wilson for unweighted accuracy, else bootstrap over rows."""
+    """95 % interval of `score`: Wilson for unweighted accuracy, and for a weighted one of 0 or 1; else bootstrap over
+    rows."""
     value = score(metric, logits, labels, class_names, threshold, weights)
     rows = _rows(logits, labels, class_names)
     n = len(rows.labels)
@@ -171,6 +180,8 @@ def interval(
         return wilson(round(value * n), n)
     scorer = _scorer(metric, rows, class_names, threshold)
     row_weights = _weights(weights, n)
+    if metric.name == "accuracy" and value in (0.0, 1.0):
+        return weighted_share_interval((), value, row_weights)
     return bootstrap(lambda counts: scorer(counts * row_weights), n, seed, value, resamples)
 
 

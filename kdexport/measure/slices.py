@@ -24,6 +24,7 @@ PARTS = 4  # quartiles of length, quarters of the span of time
 MAX_SHOWN = 20  # of one kind: the worst classes, the heaviest values of a column
 RESAMPLES = 400  # of metrics that are bootstrapped slice by slice
 SIGNIFICANT = 0.05
+SHARES = ("accuracy", "recall")  # of right answers themselves
 
 
 def groups(
@@ -47,13 +48,14 @@ def slices(
     kinds: Mapping[str, Names],
     weights: Floats | None = None,
 ) -> list[SliceQuality]:
-    """Of labelled rows; classes first, the largest loss first, MAX_SHOWN of them at most. All are tested together.
+    """Of labelled rows; classes first, the largest loss first, MAX_SHOWN of them at most. All are tested together:
+    whether right answers were lost or gained, whatever the metric.
 
     A slice on which the metric is not defined is left out."""
     names = np.array(class_names)[labels]
     right = [metrics.right_answers(metric, logits, labels, class_names, cut) for logits, cut in (student, teacher)]
     total = float(len(labels) if weights is None else weights.sum())
-    found: list[tuple[SliceQuality, float]] = []
+    found: list[tuple[SliceQuality, float, float]] = []
     for by, of_rows in {CLASS: names, **kinds}.items():
         for name in dict.fromkeys(of_rows.tolist()):
             rows = np.flatnonzero(of_rows == name)
@@ -76,9 +78,10 @@ def slices(
                 student=values.student,
                 retention=values.retention,
             )
-            found.append((entry, mcnemar_p(right[0][rows], right[1][rows], w)))
-    adjusted = holm([p for _, p in found])
-    told = [entry.model_copy(update=_verdict(entry, p)) for (entry, _), p in zip(found, adjusted, strict=True)]
+            gain = np.average(right[0][rows].astype(float) - right[1][rows], weights=w)
+            found.append((entry, float(gain), mcnemar_p(right[0][rows], right[1][rows], w)))
+    adjusted = holm([p for _, _, p in found])
+    told = [e.model_copy(update=_verdict(e, gain, p)) for (e, gain, _), p in zip(found, adjusted, strict=True)]
     classes = sorted((s for s in told if s.by == CLASS), key=lambda s: (s.student.value - s.teacher.value, s.name))
     return [*classes[:MAX_SHOWN], *sorted((s for s in told if s.by != CLASS), key=lambda s: (s.by, s.name))]
 
@@ -115,9 +118,9 @@ def agreement_slices(
 def told(found: Sequence[SliceQuality]) -> list[str]:
     """The significant ones in words; one sentence where there are none."""
     lines = [
-        f"{s.by} '{s.name}': {s.metric} {s.teacher.value:.3f} → {s.student.value:.3f}, significantly "
+        f"{s.by} '{s.name.strip()}': {s.metric} {s.teacher.value:.3f} → {s.student.value:.3f}, significantly "
         f"{'worse' if s.verdict == 'lost' else 'better'} than the teacher (n = {s.n}, "
-        f"p = {s.p:.2g} after Holm's correction)"
+        f"p = {s.p:.2g}{'' if s.metric in SHARES else ' of right answers,'} after Holm's correction)"
         for s in found
         if s.verdict in ("lost", "gained")
     ]
@@ -171,9 +174,11 @@ def _scores(
     return _Values(below, above, Ratio(value=value, ci95=ci95))
 
 
-def _verdict(entry: SliceQuality, p: float) -> dict[str, object]:
-    changed = "lost" if entry.student.value < entry.teacher.value else "gained"
-    return {"p": p, "verdict": changed if p < SIGNIFICANT else "no significant difference"}
+def _verdict(entry: SliceQuality, gain: float, p: float) -> dict[str, object]:
+    """gain: of the share of right answers, whose test p is of. A metric that moves the other way was not tested."""
+    moved = entry.student.value - entry.teacher.value
+    agree = p < SIGNIFICANT and gain * moved > 0
+    return {"p": p, "verdict": ("gained" if gain > 0 else "lost") if agree else "no significant difference"}
 
 
 def _by_length(lengths: NDArray[np.int64]) -> Names:

@@ -101,7 +101,22 @@ def _percentile_interval(draws: ArrayLike, value: float) -> Interval:
     return min(float(low), value), max(float(high), value)
 
 
-def wilson(k: int, n: int) -> Interval:
+def effective_rows(weights: ArrayLike) -> float:
+    """How many equally weighted rows tell as much (Kish 1965): (sum w)^2 / sum w^2."""
+    w = np.asarray(weights, dtype=np.float64)
+    return float(w.sum() ** 2 / (w**2).sum())
+
+
+def weighted_share_interval(draws: ArrayLike, share: float, weights: ArrayLike) -> Interval:
+    """95 % interval of a weighted share of right rows: of the bootstrap's draws; where all rows are right, or none,
+    those know no other, and Wilson's of as many equal rows as the weights tell of is taken."""
+    if 0 < share < 1:
+        return _percentile_interval(draws, share)
+    n = effective_rows(weights)
+    return wilson(n if share >= 1 else 0, n)
+
+
+def wilson(k: float, n: float) -> Interval:
     """95 % Wilson score interval of the share k / n (Wilson 1927). Raises ValueError unless 0 <= k <= n, n > 0."""
     if not 0 <= k <= n or n == 0:
         raise ValueError(f"{k} of {n} is not a share")
@@ -255,9 +270,9 @@ def paired_shares(
     ratios = draws[:, 0] / np.where(draws[:, 1] > 0, draws[:, 1], np.nan)
     return PairedShares(
         float(above / total),
-        _percentile_interval(draws[:, 0] / draws[:, 2], float(above / total)),
+        weighted_share_interval(draws[:, 0] / draws[:, 2], float(above / total), w),
         float(below / total),
-        _percentile_interval(draws[:, 1] / draws[:, 2], float(below / total)),
+        weighted_share_interval(draws[:, 1] / draws[:, 2], float(below / total), w),
         None if whole is None else float(whole),
         None if whole is None else _percentile_interval(ratios, float(whole)),
     )

@@ -227,7 +227,7 @@ class EndpointAnswers(Noun):
 
     name: str
     answered: int
-    unanswered: int = Field(description="outside of the classes twice, or refused: counted as no answer")
+    unanswered: int = Field(description="outside of the classes twice, refused, or given up: counted as no answer")
     faults: Mapping[str, int] = Field(description="survived, by kind: timeout, malformed, ...")
     requests: int
     input_tokens: int

@@ -62,6 +62,8 @@ class Distilled(Sized):
                 self._progress("tune"),
             ),
         )
+        for checkpoint in self.workspace.folder_of("tune", tune.VERSION, inputs).glob(tune.CHECKPOINTS):
+            checkpoint.unlink()  # not before the result is there
         self.tuning = made
         kept = made.trials[made.chosen]
         return self.recipe.model_copy(update={"temperature": kept.temperature, "hard_weight": kept.hard_weight})

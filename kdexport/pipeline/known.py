@@ -20,9 +20,10 @@ from kdexport.nouns.target import Target
 from kdexport.project_file import LoadedProject
 from kdexport.redaction import errors_without
 from kdexport.stages.detect import local_profile
-from kdexport.tasks import Task, load_task
+from kdexport.storage.tables import Raw
+from kdexport.tasks import Neighbours, Task, load_task
 from kdexport.teachers import teacher_kind
-from kdexport.teachers._peek import classes_of, tokenizer_of
+from kdexport.teachers._peek import classes_of, embedding_of, tokenizer_of
 from kdexport.training.recipe import TransferSet, recipe, transfer_set
 from kdexport.workspace import Workspace
 
@@ -107,7 +108,21 @@ class Known:
 
     @cached_property
     def rows(self) -> TransferSet:
-        return transfer_set(self.dataset, self.task, self.recipe.augment_per_row)
+        return transfer_set(self.dataset, self.task, self.recipe.augment_per_row, self.neighbours)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Of words, by the embedding of the teacher whose tokenizer the student's is cut from."""
+        source = next((t for t in self.project.teachers if tokenizer_of(t)), None)
+        embedding = embedding_of(source) if source and self.recipe.augment_per_row else None
+        return self.task.near_words(self.dataset.train.inputs, self.teacher_tokenizer, embedding)
+
+    @cached_property
+    def vocabulary_inputs(self) -> list[Raw]:
+        """What the student's vocabulary is counted on: train rows, and those variants that hold words worth knowing."""
+        train, per_row = self.dataset.train.inputs, self.recipe.augment_per_row
+        variants = self.rows.inputs[len(train) : len(train) * (1 + per_row)]
+        return [*train, *self.task.worth_pieces(variants, per_row, self.neighbours)]
 
     @property
     def builders(self) -> dict[str, str]:

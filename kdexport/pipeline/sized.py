@@ -96,7 +96,7 @@ class Sized(Taught):
 
     @cached_property
     def sizes(self) -> Sizes:
-        inputs = self.dataset.train.inputs
+        inputs = self.vocabulary_inputs
         vocab_sizes = self.task.vocab_sizes(inputs, self.teacher_tokenizer)
         prepared = self.task.prepare(inputs, self.teacher_tokenizer, vocab_sizes[0])
         encoded = self.task.encode(prepared, self._typical_inputs)
@@ -134,6 +134,7 @@ class Sized(Taught):
         teachers = [(teacher_key(t), t.weight) for t in self.project.teachers]
         inputs = [teachers, self.dataset.sha256, self.project.task, self.project.metric, self.recipe, self.machine]
         inputs += [minutes, limit, names("backbones")]
+        inputs += [self.project.ensemble] if len(teachers) > 1 else []
         known = self.workspace.has("ladder", ladder.VERSION, inputs)
         if minutes == 0 or self.quality_from == "prior" or not (known or self.quality_from == "ladder"):
             return None

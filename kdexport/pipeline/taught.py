@@ -290,7 +290,7 @@ class Taught(Known):
 
     def prepared(self, spec: StudentSpec) -> Prepared:
         vocab_size = int(getattr(spec, "vocab_size", 0))
-        return self.task.prepare(self.dataset.train.inputs, self.teacher_tokenizer, vocab_size)
+        return self.task.prepare(self.vocabulary_inputs, self.teacher_tokenizer, vocab_size)
 
     def bf16(self, spec: StudentSpec) -> bool:
         """A decision: measured on one batch, before the student's key is made, which holds the choice."""

@@ -79,7 +79,7 @@ def plan(
     """Size students for every target of a project. climb: train the ladder first, where it is not there yet (labels
     are made for it); else only a ladder that was climbed before is used."""
     this = open_run(Path(project), Path(out), progress_for, on_stage)
-    with this.workspace.locked():
+    with this.workspace.locked(), this.without_texts():
         project_file.check(this.loaded, this.dataset)
         this.quality_from = "ladder" if climb else "known"
         asking = [cost_of_asking.told() for cost_of_asking in this.asking_costs() if cost_of_asking.requests]
@@ -123,7 +123,7 @@ def teacher_cost(project: str | Path, out: str | Path = "kdexport-run", *, probe
     """Requests, tokens and USD of every teacher behind an endpoint, less what `out` already holds. Nothing is asked,
     unless probe: then up to three texts, whose answers are kept. Raises BadInput where no teacher is behind one."""
     this = open_run(Path(project), Path(out))
-    with this.workspace.locked():
+    with this.workspace.locked(), this.without_texts():
         project_file.check(this.loaded, this.dataset)
         costs = this.asking_costs(probe)
     if not costs:
@@ -143,7 +143,7 @@ def make_labels(
     """The soft labels alone; a later `run` in `out` uses them. import_from: taken from that file instead, which another
     machine's export_to wrote; refused where teacher, rows, classes or format are not this project's."""
     this = open_run(Path(project), Path(out), progress_for, on_stage)
-    with this.workspace.locked():
+    with this.workspace.locked(), this.without_texts():
         project_file.check(this.loaded, this.dataset)
         labels = this.import_labels(import_from) if import_from else this.labels()
         engine = "imported" if this.imported.is_file() else this.label_engine

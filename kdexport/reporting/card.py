@@ -76,6 +76,9 @@ def _quality(document: Document, target: Document) -> Safe:
         _evidence_row(f"Student, {metric}", figures.quality(target.get("quality"), "on the test rows")),
         _evidence_row(name.capitalize(), kept),
     ]
+    if target.get("query_agreement"):
+        asked = figures.query_agreement(target)
+        lines.append(_evidence_row("Agreement with the teacher, held-out queries", asked))
     remark = "The retention's interval holds 100 %: no significant difference from the teacher."
     shown = kept.spans(1.0) and name == "retention"
     quality = table("Quality on the test rows", ("Figure", "Value", "95 % interval", "n", "Evidence"), lines, text=(4,))

@@ -216,6 +216,20 @@ def retention(target: Document) -> Figure:
     )
 
 
+def query_agreement(target: Document) -> Figure:
+    """How often the student answers held-out production queries as the teacher does."""
+    entry = mapping(target.get("query_agreement"))
+    return Figure(
+        finite(entry.get("value")),
+        percent,
+        kind="measured",
+        interval=interval_of(entry.get("ci95")),
+        interval_name="95 % interval",
+        n=int(finite(entry.get("n")) or 0),
+        source="on the held-out queries",
+    )
+
+
 def retention_name(target: Document) -> str:
     return words(target.get("retention_kind")) or "retention"
 

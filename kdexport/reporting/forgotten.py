@@ -33,16 +33,18 @@ def forgotten(document: Document) -> Sequence[Safe]:
             groups.append(([figures.target_name(target)], classes))
     if not groups:
         return (tag("p", f"{BLANK} No recall by class: it needs labelled test rows.", class_="muted"),)
-    return [_block(names, classes) for names, classes in groups]
+    weighted = bool(figures.mapping(figures.mapping(document.get("data")).get("weights")).get("weighted"))
+    return [_block(names, classes, weighted) for names, classes in groups]
 
 
-def _block(names: Sequence[str], classes: Sequence[Document]) -> Safe:
+def _block(names: Sequence[str], classes: Sequence[Document], weighted: bool) -> Safe:
     ordered = sorted(classes, key=_order)
     lost = [_lost(row) for row in ordered]
     worse = sum(1 for answers in lost if answers is not None and answers > 0)
     better = sum(1 for answers in lost if answers is not None and answers < 0)
     same = sum(1 for answers in lost if answers == 0)
     said = f"Of {len(ordered)} classes the student finds fewer in {worse}, more in {better}, as many in {same}."
+    said += " Rows count by their weights, scaled to each class's number of rows." if weighted else ""
     rest = ordered[SHOWN:]
     return tag(
         "div",

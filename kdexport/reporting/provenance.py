@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from kdexport.reporting import figures
 from kdexport.reporting.figures import BLANK, Document, Figure, finite, mapping, rows, words
-from kdexport.reporting.markup import Safe, tag
-from kdexport.reporting.parts import badge, blank, number, table
+from kdexport.reporting.markup import Safe, join, tag
+from kdexport.reporting.parts import badge, blank, bullets, number, table
 
 DATA = ("train", "dev", "test", "unlabelled", "augmented")
 
@@ -97,4 +97,25 @@ def _machine(environment: Document) -> Sequence[str]:
 def data(document: Document) -> Safe:
     counts = mapping(document.get("data"))
     lines = [(name.capitalize(), number(figures.counted(counts.get(name), figures.whole, "rows"))) for name in DATA]
-    return table("Rows of data (counted)", ("Part", "Rows"), lines, class_="narrow")
+    said = _said_of_data(counts)
+    listed = table("Rows of data (counted)", ("Part", "Rows"), lines, class_="narrow")
+    return join([listed, bullets(said) if said else ""])
+
+
+def _said_of_data(counts: Document) -> list[str]:
+    """Weights, split, near duplicates and redaction: what qualities and intervals rest on besides the rows."""
+    weights, near = mapping(counts.get("weights")), mapping(counts.get("near_duplicates"))
+    told = []
+    if weights.get("weighted"):
+        effective = finite(weights.get("effective_n"))
+        as_much = "" if effective is None else f": they tell as much as {effective:,.0f} equal ones"
+        told.append(f"Test rows count by their weights{as_much}.")
+    if counts.get("split") == "time":
+        told.append("Held out by time: the latest rows.")
+    if (n := finite(near.get("n"))) is not None and (of := finite(near.get("of"))):
+        sample = ", in a sample" if near.get("sampled") else ""
+        told.append(f"{n:,.0f} of {of:,.0f} test rows ({figures.percent(n / of)}){sample} are nearly rows of train.")
+    if (redacted := counts.get("redacted")) is not None:
+        found = ", ".join(f"{finite(v) or 0:,.0f} {name}" for name, v in sorted(mapping(redacted).items()))
+        told.append(f"Redacted on import: {found or 'nothing was found'}.")
+    return told

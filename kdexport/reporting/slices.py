@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from kdexport.reporting import figures
 from kdexport.reporting.figures import BLANK, Document, Figure, finite, interval_of, rows, words
-from kdexport.reporting.markup import Safe, tag
-from kdexport.reporting.parts import badge, bullets, folded, table
+from kdexport.reporting.markup import Safe, join, tag
+from kdexport.reporting.parts import badge, bullets, folded, number, table
 
+AGREEMENT = "agreement"
 HEADINGS = ("Slice", "n", "Share", "Metric", "Teacher", "Student", "Retention", "Verdict")
 
 
@@ -51,6 +52,8 @@ def _block(names: Sequence[str], target: Document) -> Safe:
 def _row(entry: Document) -> Sequence[str]:
     n, share = finite(entry.get("n")), finite(entry.get("share"))
     ratios = [_ratio(entry.get(key)) for key in ("teacher", "student", "retention")]
+    if entry.get("metric") == AGREEMENT:  # with the teacher itself: it has none of its own
+        ratios = [_ratio(None), ratios[1], _ratio(None)]
     return (
         words(entry.get("name")),
         BLANK if n is None else f"{n:,.0f}",
@@ -66,5 +69,6 @@ def _ratio(value: object) -> Figure:
     return Figure(finite(entry.get("value")), figures.percent, kind="measured", interval=interval_of(entry.get("ci95")))
 
 
-def _with_interval(found: Figure) -> str:
-    return f"{found.shown()} ({found.shown_interval()})" if found.interval else found.shown()
+def _with_interval(found: Figure) -> Safe:
+    interval = tag("span", found.shown_interval(), class_="detail interval") if found.interval else ""
+    return join([number(found), interval])

@@ -28,6 +28,8 @@ PRIOR_FILE = Path(__file__).with_name("quality_prior.json")
 ASSUMED_TEACHER_PARAMS = 20_000_000
 MOST_RETENTION = 1.01  # that the prior dares to promise
 HIGHEST_INTERVAL = 1.645  # standard deviations on either side of a 90 % interval
+ENOUGH_PIECES = 3000  # about what 10,000 queries use twice; Banking77: 2,384 16 wide beat 1,000 32 wide by a point
+MORE_PIECES = 0.3  # of a doubling's worth beyond: CLINC150: 3,040 32 wide beat 7,698 16 wide by half a point
 REFERENCE_PARAMS = 1e5  # where the intercepts stand; any value gives the same fit to the rungs
 FLOORS = (0.0, 0.2, 0.4, 0.6, 0.8)  # of the least error on the ladder: what no student and no schedule gets below
 BELIEF = 5.0  # rungs that the assumed scatter weighs as much as
@@ -71,10 +73,18 @@ class _Prior(Noun):
     half_width: float
     transformer_offset: float
     bag_offset: float
-    convolution_gain: float = 0.0  # for each doubling of vocabulary x both widths x depth to the 0.6
+    convolution_gain: float = 0.0  # for each doubling of vocabulary x widths x depth, see _doublings
     convolution_at: float = 0.0  # doublings at which that gain is 0
     enough_layers: int  # a picture's convolutions in a row: fewer see too little of it
     missing_layer_loss: float  # for each that is missing
+    many_layers: int = 0
+    layer_gain: float = 0.0  # for each from enough_layers to many_layers
+    depthwise_offset: float = 0.0
+    residual_offset: float = 0.0
+    reuse_gain: float = 0.0  # for each doubling of the positions of a picture that a weight meets
+    most_reuse: float = 1.0  # positions, on average over the weights: more add nothing
+    last_side: int = 1  # of the last stage's picture, at most: a larger one sees no whole of it
+    missing_stage_loss: float = 0.0  # for each halving that is missing
     small_params: float
     small_exponent: float
     small_loss: float
@@ -93,13 +103,16 @@ def predict(
     specs: Sequence[StudentSpec],
     num_params: np.ndarray,
     teacher_params: int | None,
+    flops: np.ndarray | None = None,
+    side: int = 0,
 ) -> Retentions:
-    """num_params: (N,). What is predicted of one spec does not depend on the others, nor on the order of the rungs.
+    """num_params, flops (of one row; none: pictures are taken to be looked at closely enough): (N,). side: of the
+    pictures, in pixels. What is predicted of one spec does not depend on the others, nor on the order of the rungs.
 
     A spec that is at least as large as another of its backbone in each of SIZE_FIELDS, and equal in the rest, is
     never predicted to keep less. Without a teacher's size, 20 M is assumed and said."""
     if ladder is None or not ladder.complete:
-        prior = _from_prior(input_kind, specs, num_params, teacher_params)
+        prior = _from_prior(input_kind, specs, num_params, teacher_params, flops, side)
         if ladder is None:
             return prior
         # a few of the smallest students, trained for a moment, say nothing of the others
@@ -109,7 +122,12 @@ def predict(
 
 
 def _from_prior(
-    input_kind: str, specs: Sequence[StudentSpec], num_params: np.ndarray, teacher_params: int | None
+    input_kind: str,
+    specs: Sequence[StudentSpec],
+    num_params: np.ndarray,
+    teacher_params: int | None,
+    flops: np.ndarray | None = None,
+    side: int = 0,
 ) -> Retentions:
     import numpy as np
 
@@ -123,8 +141,18 @@ def _from_prior(
     bags = [spec.backbone == "bag" or getattr(spec, "num_hidden_layers", 1) == 0 for spec in specs]
     value += prior.bag_offset * np.array(bags, dtype=np.float64)
     value += prior.convolution_gain * np.array([_doublings(spec, prior.convolution_at) for spec in specs])
+    value += prior.depthwise_offset * (kinds == "depthwise_convolution").astype(np.float64)
+    value += prior.residual_offset * (kinds == "residual_convolution").astype(np.float64)
+    if flops is not None:
+        reuse = (np.asarray(flops, dtype=np.float64) / (2 * params)).clip(1.0, prior.most_reuse)
+        value -= prior.reuse_gain * np.log2(prior.most_reuse / reuse)
+    halvings = math.ceil(math.log2(side / prior.last_side)) if side > prior.last_side else 0
+    lacking = [max(halvings + 1 - getattr(spec, "num_stages", halvings + 1), 0) for spec in specs]
+    value -= prior.missing_stage_loss * np.array(lacking, dtype=np.float64)
     missing = [max(prior.enough_layers - _num_layers(spec), 0) for spec in specs]
     value -= prior.missing_layer_loss * np.array(missing, dtype=np.float64)
+    to_come = [max(prior.many_layers - max(_num_layers(spec), prior.enough_layers), 0) for spec in specs]
+    value -= prior.layer_gain * np.array(to_come, dtype=np.float64)
     value = value.clip(0.0, MOST_RETENTION)
     basis = "shipped prior: " + source + ("" if teacher_params else "; teacher's size unknown, 20 M assumed")
     return Retentions(value, (value - prior.half_width).clip(0.0), value + prior.half_width, basis)
@@ -133,10 +161,13 @@ def _from_prior(
 def _doublings(spec: StudentSpec, above: float) -> float:
     """Of a text convolution's vocabulary, widths and depth, above that many; 0 for other students."""
     fields = spec.model_dump()
-    sizes = [fields.get(name) for name in ("vocab_size", "embedding_size", "hidden_size")]
-    if spec.backbone != "convolution" or not all(sizes):
+    pieces, *widths = (fields.get(name) for name in ("vocab_size", "embedding_size", "hidden_size"))
+    if spec.backbone != "convolution" or not pieces or not all(widths):
         return 0.0
-    return sum(math.log2(size) for size in sizes if size) + 0.6 * math.log2(fields["num_hidden_layers"]) - above
+    vocabulary = math.log2(min(pieces, ENOUGH_PIECES)) + MORE_PIECES * math.log2(max(pieces / ENOUGH_PIECES, 1.0))
+    layers = fields["num_hidden_layers"]  # what more than two bring was not measured
+    deep = 0.6 * math.log2(min(layers, 2)) + 0.2 * math.log2(max(layers / 2, 1.0))
+    return vocabulary + sum(math.log2(width) for width in widths if width) + deep - above
 
 
 def _num_layers(spec: StudentSpec) -> int:

@@ -158,6 +158,7 @@ def plain_model(
         lambda logits: quality_on_dev(logits, dataset, metric),
         threads,
         folder,
+        dataset.train.weights,
     )
     files = [folder / _baseline.MODEL, folder / _baseline.FEATURES]
     model = _baseline.load(task, folder)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from kdexport.bundle.verify import load_predictor
-from kdexport.dataset import Split, effective_rows
+from kdexport.dataset import Split
 from kdexport.errors import Unsupported
 from kdexport.latency.absent import estimate_speedup
 from kdexport.measure import metrics, slices
-from kdexport.measure.statistics import paired_shares
+from kdexport.measure.statistics import effective_rows, paired_shares
 from kdexport.measure.timer import Timings, interleave
 from kdexport.nouns.base import Noun
 from kdexport.nouns.bench import BenchResult, ClassChange, Quality, QualityResult, Ratio, Timed

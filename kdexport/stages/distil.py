@@ -23,7 +23,7 @@ from kdexport.training.student import Trained, objective, train_student
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 3
+VERSION = 4
 CHECKPOINT = "checkpoint.safetensors"  # removed by the pipeline, once the stage's result is written
 BF16_TRIALS = 10  # steps of each precision, in turn
 

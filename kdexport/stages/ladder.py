@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from kdexport.tasks.image_classification import require_memory
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 9
+VERSION = 14
 TOKENIZER_BYTES_PER_PIECE = 16
 GRAPH_BYTES_PER_OPERATOR = 220  # names and attributes of the nodes: 120 to 220 in exported graphs of all backbones
 BYTES_PER_PARAM: dict[Precision, float] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
@@ -129,7 +129,9 @@ def _space(sizes: Sizes, specs: Sequence[StudentSpec], ladder: Ladder | None) ->
 
     counted = costs(specs, sizes)
     num_params = np.array([c.num_params for c in counted], dtype=np.float64)
-    retention = quality.predict(ladder, sizes.input_kind, specs, num_params, sizes.teacher_params)
+    flops = np.array([c.flops for c in counted], dtype=np.float64)
+    side = min(sizes.shape.height, sizes.shape.width)
+    retention = quality.predict(ladder, sizes.input_kind, specs, num_params, sizes.teacher_params, flops, side)
     return _Space(sizes, specs, _shapes(sizes), retention, num_params, {sizes.shape: counted})
 
 

@@ -68,11 +68,16 @@ def contenders(
         sizes = list(range(2, len(members) + 1))
     for size in sizes:
         chosen = tuple(sorted(order[:size]))
-        mix = settle([members[i] for i in chosen], [dev[i] for i in chosen], dataset.dev, wishes)
+        mix = settle(_weighed([members[i] for i in chosen]), [dev[i] for i in chosen], dataset.dev, wishes)
         name = f"all {size} together" if size == len(members) else f"the best {size} together"
         as_one = [combine([answers[i] for i in chosen], mix) for answers in (dev, queries)]
         found.append(Contender(name, chosen, mix, as_one[0], as_one[1]))
     return found
+
+
+def _weighed(members: Sequence[TeacherMember]) -> list[TeacherMember]:
+    """All alike where none has a weight yet: whether one is worth it is what is asked here."""
+    return [m if any(other.weight for other in members) else m.model_copy(update={"weight": 1.0}) for m in members]
 
 
 def _once(name: str, members: Sequence[TeacherMember]) -> bool:
@@ -114,28 +119,23 @@ def judge(
         combination=contender.combination.reason if contender.combination else "",
         quality=None if labels is None else quality(contender.dev, dataset, metric),
         nll=None if labels is None else nll(contender.dev, labels, dataset.dev.weights),
-        ece=None if labels is None else metrics.expected_calibration_error(contender.dev, labels),
-        agreement=None if contender is last else _agree(contender, last),
-        inner_disagreement=_differ(own) if len(own) > 1 else None,
+        ece=None
+        if labels is None
+        else metrics.expected_calibration_error(contender.dev, labels, weights=dataset.dev.weights),
+        agreement=None if contender is last else 1 - _differ([contender, last], dataset),
+        inner_disagreement=_differ(own, dataset) if len(own) > 1 else None,
         labelling=labelling,
     )
 
 
-def _asked(contender: Contender) -> np.ndarray:
-    """Production queries where there are any, else dev rows."""
-    return contender.queries if len(contender.queries) else contender.dev
-
-
-def _agree(one: Contender, other: Contender) -> float:
-    return float((_asked(one).argmax(1) == _asked(other).argmax(1)).mean())
-
-
-def _differ(members: Sequence[Contender]) -> float:
-    """Share of rows to which not all give the same answer."""
+def _differ(several: Sequence[Contender], dataset: Dataset) -> float:
+    """Share of production queries, or of dev rows where there are none, to which not all give the same answer."""
     import numpy as np
 
-    answers = np.stack([_asked(m).argmax(1) for m in members])
-    return float((answers != answers[0]).any(0).mean())
+    on_queries = len(several[0].queries) > 0
+    answers = np.stack([(c.queries if on_queries else c.dev).argmax(1) for c in several])
+    weights = dataset.query_rows.weights if on_queries else dataset.dev.weights
+    return float(np.average((answers != answers[0]).any(0), weights=weights))
 
 
 def short_lesson(rows: TransferSet, recipe: Recipe, input_kind: str) -> tuple[np.ndarray, Recipe]:
@@ -191,7 +191,7 @@ def with_lessons(
     best = max(range(len(found)), key=lambda i: found[i].value)
     result = []
     for index, candidate in enumerate(candidates):
-        ratio, interval = _against(metric, logits[index], logits[best], labels, dataset.classes)
+        ratio, interval = _against(metric, logits[index], logits[best], labels, dataset)
         lesson = Lesson(
             quality=found[index],
             nll=nll(logits[index], labels, dataset.dev.weights),
@@ -204,11 +204,19 @@ def with_lessons(
 
 
 def _against(
-    metric: Metric, one: np.ndarray, best: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+    metric: Metric, one: np.ndarray, best: np.ndarray, labels: np.ndarray, dataset: Dataset
 ) -> tuple[float, tuple[float, float]]:
-    thresholds = [metrics.fit_threshold(metric, x, labels, classes) for x in (one, best)]
+    classes, weights = dataset.classes, dataset.dev.weights
+    thresholds = [metrics.fit_threshold(metric, x, labels, classes, weights) for x in (one, best)]
     ratio, (low, high) = metrics.retention(
-        metric, one, best, labels, classes, student_threshold=thresholds[0], teacher_threshold=thresholds[1]
+        metric,
+        one,
+        best,
+        labels,
+        classes,
+        student_threshold=thresholds[0],
+        teacher_threshold=thresholds[1],
+        weights=weights,
     )
     return ratio, (float(low), float(high))
 

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 VERSION = 1
 SHARE = 0.05  # of the full training, each trial: a fifth of it in all
 TRIED = ((1.0, 0.1), (1.0, 0.5), (1.0, 1.0), (2.0, 0.1))  # temperature, hard weight: the default first
+CHECKPOINTS = "checkpoint-*.safetensors"  # one a trial; removed by the pipeline, once the stage's result is written
 CLEAR = 2.0  # standard errors by which a trial must beat the default
 
 
@@ -63,7 +64,7 @@ def tune(
     for number, (temperature, hard_weight) in enumerate(tried, 1):
         word = f"trial {number}/{len(tried)}"
         told = (lambda done, total, state, word=word: progress(done, total, f"{word}, {state}")) if progress else None
-        started, checkpoint = time.monotonic(), folder / f"checkpoint-{number}.safetensors"
+        started, checkpoint = time.monotonic(), folder / CHECKPOINTS.replace("*", str(number))
         trained = train_student(
             spec, prepared, some, answers, dataset, task, metric,
             short.model_copy(update={"temperature": temperature, "hard_weight": hard_weight}),

@@ -25,6 +25,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 MAX_IMAGE_BYTES = 64 << 20
 BLANK = "(blank)"  # the value of a slice where a row has none
 LATEST_S = 1e11  # the year 5138: what lies above counts milliseconds
+EARLIEST_S = -62_135_596_800  # the year 1, the calendar's first
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,8 @@ def _time(value: Any) -> float | str:
         except ValueError:
             return "a time such as 2026-03-14T09:26:53Z, or seconds since 1970, is wanted"
         seconds = when.replace(tzinfo=when.tzinfo or datetime.UTC).timestamp()
+    if seconds < EARLIEST_S:
+        return f"seconds since 1970 are wanted, found {seconds:g}: before the year 1"
     return seconds if math.isfinite(seconds) else "a time is wanted, found a number that is none"
 
 

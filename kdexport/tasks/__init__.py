@@ -2,15 +2,18 @@
 
 Each module offers
     input_kind: "text" | "image"
+    VARIANTS_KEEP_CLASS: does a variant of a row still belong to the row's class?
     prepare(inputs, teacher_tokenizer, vocab_size) -> Prepared
     vocab_sizes(inputs, teacher_tokenizer) -> sizes worth trying (empty for images)
     encode(prepared, inputs) -> Encoded
-    augment(inputs, per_row, seed, labels) -> per_row * len(inputs) further rows, the same for the same seed
+    augment(inputs, per_row, seed, labels, neighbours) -> per_row * len(inputs) further rows, the same for the same seed
+    near_words(inputs, teacher_tokenizer, embedding) -> neighbours of words, for augment (empty for images)
+    worth_pieces(variants, per_row, neighbours) -> those of augment's rows that the vocabulary is counted on, too
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
@@ -43,6 +46,8 @@ class View(Protocol):
 
 
 Row = Raw | View
+Neighbours = Mapping[str, tuple[str, ...]]  # of a word in lower case, the nearest first
+NONE: Neighbours = {}
 
 
 def as_raw(row: Row) -> Raw:
@@ -82,13 +87,21 @@ class Encoded(Protocol):
 
 class Task(Protocol):
     input_kind: Literal["text", "image"]
+    VARIANTS_KEEP_CLASS: bool
 
     def prepare(self, inputs: Sequence[Raw], teacher_tokenizer: str, vocab_size: int) -> Prepared: ...
     def vocab_sizes(self, inputs: Sequence[Raw], teacher_tokenizer: str) -> list[int]: ...
     def encode(self, prepared: Prepared, inputs: Sequence[Row]) -> Encoded: ...
     def augment(
-        self, inputs: Sequence[Raw], per_row: int, seed: int, labels: np.ndarray | None = None
+        self,
+        inputs: Sequence[Raw],
+        per_row: int,
+        seed: int,
+        labels: np.ndarray | None = None,
+        neighbours: Neighbours = NONE,
     ) -> Sequence[Row]: ...
+    def near_words(self, inputs: Sequence[Raw], teacher_tokenizer: str, embedding: np.ndarray | None) -> Neighbours: ...
+    def worth_pieces(self, variants: Sequence[Row], per_row: int, neighbours: Neighbours) -> Sequence[Raw]: ...
 
 
 def load_task(name: str, where: str = "") -> Task:

@@ -57,21 +57,26 @@ def fit(
     quality_of: Callable[[np.ndarray], float],
     threads: int,
     folder: Path,
+    weights: np.ndarray | None = None,
 ) -> list[tuple[float, float]]:
     """(C, quality on dev) of every C tried; the best one's model is written to `folder`, the first one at a tie.
 
-    labels: int64 (N,), of two classes or more. quality_of(logits (N, C) of `dev`) -> quality."""
+    labels: int64 (N,), of two classes or more. quality_of(logits (N, C) of `dev`) -> quality. weights: float64 (N,),
+    of the rows; none: all alike."""
     from threadpoolctl import threadpool_limits
 
     step = -(-len(inputs) // MAX_ROWS[task.input_kind])
     inputs, labels = inputs[::step], labels[::step]
+    if weights is not None:  # of mean 1: C then means what it does without
+        weights = weights[::step] / weights[::step].mean()
     with threadpool_limits(threads):
         description, tables = _text_features(inputs) if task.input_kind == "text" else _pixel_features(task, inputs)
         features = _opened(task, description, tables)
         learnt, judged = features(inputs), features(dev)
         tried: list[tuple[float, float]] = []
         best = -1.0
-        for c, weight, bias in _regressions(learnt, labels, num_classes, INVERSE_REGULARISATION[task.input_kind]):
+        strengths = INVERSE_REGULARISATION[task.input_kind]
+        for c, weight, bias in _regressions(learnt, labels, weights, num_classes, strengths):
             quality = quality_of(judged @ weight + bias)
             tried.append((c, quality))
             log.info("baseline=%r C=%g dev_quality=%.4f", NAMES[task.input_kind], c, quality)
@@ -90,7 +95,7 @@ def load(task: Task, folder: Path) -> LinearModel:
 
 
 def _regressions(
-    features: Any, labels: np.ndarray, num_classes: int, strengths: Sequence[float]
+    features: Any, labels: np.ndarray, weights: np.ndarray | None, num_classes: int, strengths: Sequence[float]
 ) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """(C, weight (F, C), bias (C,)) for each C, each started from the last. A class without a row is never answered."""
     import numpy as np
@@ -102,7 +107,7 @@ def _regressions(
     for c in strengths:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is the budget
-            model.set_params(C=c).fit(features, labels)
+            model.set_params(C=c).fit(features, labels, sample_weight=weights)
         weight = np.zeros((features.shape[1], num_classes), dtype=np.float32)
         bias = np.full(num_classes, -np.inf, dtype=np.float32)
         two = len(model.classes_) == 2  # scikit-learn then keeps the second class's row alone

@@ -15,7 +15,7 @@ from kdexport.errors import BadInput
 from kdexport.measure.environment import memory_limit_bytes
 from kdexport.nouns.manifest import Preprocessor
 from kdexport.storage.tables import Raw
-from kdexport.tasks import Prepared, Row, as_raw
+from kdexport.tasks import NONE, Neighbours, Prepared, Row, as_raw
 from kdexport.tasks._views import REACH, View, is_exact, mirror_keeps_class, moved, views
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdexport.bundle.runner.image import ImageEncoder
 
 input_kind: Literal["text", "image"] = "image"
+VARIANTS_KEEP_CLASS = True
 COMPARED = 10_000  # pictures by which mirroring is judged
 SAMPLE = 2000  # pictures read to find size and mean
 MAX_SIDE = 512
@@ -153,10 +154,22 @@ def _shifts(row: Row) -> TypeGuard[View]:
     return isinstance(row, View) and row.degrees is None
 
 
-def augment(inputs: Sequence[Raw], per_row: int, seed: int, labels: np.ndarray | None = None) -> list[View]:
+def augment(
+    inputs: Sequence[Raw], per_row: int, seed: int, labels: np.ndarray | None = None, neighbours: Neighbours = NONE
+) -> list[View]:
     """per_row views of each picture, for the teacher to label. labels: int64 (N,), by which is found whether a
     mirrored picture keeps its class; absent: none is mirrored, a digit or a letter would change its meaning."""
     return views(inputs, per_row, seed, per_row > 0 and mirrors(inputs, labels))
+
+
+def near_words(inputs: Sequence[Raw], teacher_tokenizer: str, embedding: np.ndarray | None) -> Neighbours:
+    """Pictures have no words."""
+    return NONE
+
+
+def worth_pieces(variants: Sequence[Row], per_row: int, neighbours: Neighbours) -> list[Raw]:
+    """Pictures have no vocabulary."""
+    return []
 
 
 def mirrors(inputs: Sequence[Raw], labels: np.ndarray | None) -> bool:

@@ -6,6 +6,7 @@ a hash of text and question: no text stands in the file."""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -47,7 +48,8 @@ class Answers:
     @property
     def spent_usd(self) -> float:
         """Paid, and held by requests of which no outcome is known: they count as dear as they can be."""
-        return self._paid_usd + sum(self._held.values())
+        with self._lock:  # else a request is seen as neither, between the two
+            return self._paid_usd + sum(self._held.values())
 
     def __contains__(self, key: str) -> bool:
         return key in self._where
@@ -111,7 +113,8 @@ class Answers:
                 start = f.seek(0, os.SEEK_END)
                 data = b"".join(lines)
                 if f.write(data) != len(data):
-                    raise OSError(28, "No space left on device")
+                    os.ftruncate(f.fileno(), start)  # other threads go on writing: not behind half a line
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 if time.monotonic() - self._synced > SYNC_EVERY_S:
                     os.fsync(f.fileno())
                     self._synced = time.monotonic()

@@ -9,10 +9,11 @@ import json
 import logging
 import os
 import random
+import select
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,7 +34,8 @@ TELL_EVERY_S = 10.0
 MOST_UNANSWERED = 0.2  # share of the texts
 FEWEST_JUDGED, FEWEST_JUDGED_LAST = 50, 10  # texts, while asking goes on and at its end
 ONE_TEXT = (400, 413, 422)  # HTTP states that one text may be the cause of
-AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP states that may pass
+AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)  # HTTP states that may pass
+LOST = (408, 502, 504, 520, 524)  # of these: the model behind a gateway may have answered, and its owner may bill it
 
 
 @dataclass
@@ -89,9 +91,12 @@ class Server:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "kdexport"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
+        if connection.sock is not None and _closed(connection.sock):
+            connection.close()
         if connection.sock is None:
             connection.connect()
         socket = connection.sock
+        socket.settimeout(self.endpoint.timeout_s)  # reading the answer before has left it shorter
         connection.request(method, self.base + path, None if body is None else json.dumps(body).encode(), headers)
         response = connection.getresponse()
         data = _read(response, socket, ends)
@@ -106,7 +111,7 @@ class Server:
         said = self._safe(data.decode(errors="replace"))
         again = response.status in AGAIN
         wait_s = _seconds(response.getheader("Retry-After")) if again else None
-        return Fault(f"http {response.status}", said, again, False, wait_s, response.status)
+        return Fault(f"http {response.status}", said, again, response.status in LOST, wait_s, response.status)
 
     def _safe(self, text: str) -> str:
         """What may be shown: one line, short, without the key."""
@@ -151,6 +156,13 @@ def api_key(endpoint: Endpoint) -> str:
     if not key.isascii() or not key.isprintable():
         raise BadInput(f"api_key_env: {endpoint.api_key_env} holds characters that no HTTP header takes; set it again")
     return key
+
+
+def _closed(socket: Any) -> bool:
+    """Has the server closed this idle connection? It does so after some seconds, and a request would be lost on it."""
+    poll = select.poll()
+    poll.register(socket, select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))  # before anything is asked there is nothing to read but the end
 
 
 def _read(response: http.client.HTTPResponse, socket: Any, ends: float) -> bytes:
@@ -257,6 +269,7 @@ class Asker:
     def __init__(self, endpoint: Endpoint, server: Server, answers: Answers, purse: Purse) -> None:
         self.endpoint, self.server, self.answers, self.purse = endpoint, server, answers, purse
         self.pace = Pace(endpoint.requests_per_s)
+        self.last_chance = False  # for the texts that brought no answer among all others
         self._failed = 0
         self._lock = threading.Lock()
 
@@ -313,7 +326,7 @@ class Asker:
                 if not fault.billed:
                     paid(0.0, 0, 0)
                 raise
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as e:
                 raise Fault("malformed", f"the answer has another shape ({type(e).__name__})", True, True) from e
 
     def no_answer(self, key: str, fault: Fault) -> None:
@@ -349,7 +362,7 @@ class Asker:
         with self._lock:
             self._failed += 1
             down = self._failed >= GIVEN_UP_IN_A_ROW
-        if down:
+        if down and not self.last_chance:
             raise BadInput(
                 f"{self.endpoint.url}: does not answer ({fault.kind}: {fault.detail}), {self.endpoint.max_attempts} "
                 "attempts each; see whether it is up, then run again: what was answered is kept"
@@ -383,17 +396,34 @@ def asking(
         log.warning("%s", after.told())
 
 
-def ask_all(jobs: Sequence[T], ask: Callable[[T], None], asker: Asker) -> None:
-    """ask(job) for every job, `max_parallel` at a time. The first error ends it: requests under way are awaited, so
-    that their answers are kept, and no further one is sent."""
-    if not jobs:
-        return
+Job = Mapping[str, str]  # texts by key, asked in one request
 
-    def guarded(job: T) -> None:
+
+def ask_all(jobs: Sequence[Job], ask: Callable[[Job], None], asker: Asker) -> None:
+    """ask(job) for every job, `max_parallel` at a time; ask may raise Gone. What is gone then is asked once more at the
+    end, text by text, and after that written as given up: every text has an answer, or a reason why there is none."""
+    gone = _ask_each(jobs, ask, asker)
+    singles: list[Job] = [{k: t} for job in gone for k, t in job.items() if k not in asker.answers]
+    asker.last_chance = True
+    for job in _ask_each(singles, ask, asker):
+        asker.answers.answer(dict.fromkeys(job, "given up"))
+    asker.require_answers(fewest=FEWEST_JUDGED_LAST)
+
+
+def _ask_each(jobs: Sequence[Job], ask: Callable[[Job], None], asker: Asker) -> list[Job]:
+    """The jobs that are gone. The first error ends it: requests under way are awaited, so that their answers are kept,
+    and no further one is sent."""
+    gone: list[Job] = []
+    if not jobs:
+        return gone
+
+    def guarded(job: Job) -> None:
         if asker.pace.stopped.is_set():
             return
         try:
             ask(job)
+        except Gone:
+            gone.append(job)
         except BaseException:
             asker.pace.stopped.set()
             raise
@@ -412,4 +442,4 @@ def ask_all(jobs: Sequence[T], ask: Callable[[T], None], asker: Asker) -> None:
             asker.pace.stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    asker.require_answers(fewest=FEWEST_JUDGED_LAST)
+    return gone

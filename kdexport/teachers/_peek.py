@@ -7,13 +7,18 @@ import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdexport.backbones import InputShape, backbone_of, parse_spec
 from kdexport.errors import BadInput, Damaged
 from kdexport.nouns.project import TeacherSource
 from kdexport.storage.files import read_users_json
 
+if TYPE_CHECKING:
+    import numpy as np
+
 MAX_HEADER_BYTES = 100 << 20
+EMBEDDINGS = ("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "shared.weight")  # BERT, Llama, GPT-2, T5
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,29 @@ def tokenizer_of(source: TeacherSource) -> str:
     folder = source.model or (source.fit.base if source.fit else None) or (source.onnx.parent if source.onnx else None)
     path = folder / "tokenizer.json" if folder else None
     return path.read_text(encoding="utf-8") if path and path.is_file() else ""
+
+
+def embedding_of(source: TeacherSource) -> np.ndarray | None:
+    """The token embedding, float32 (V, D), of a model folder, before a fit; None where there is none to read."""
+    folder = source.model or (source.fit.base if source.fit else None)
+    for path in _weight_files(folder) if folder is not None else []:
+        for name, shape in _safetensors_shapes(path).items():
+            if len(shape) == 2 and name.endswith(EMBEDDINGS):
+                return _tensor(path, name)
+    return None
+
+
+def _tensor(path: Path, name: str) -> np.ndarray:
+    import numpy as np
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as f:
+            return np.asarray(f.get_tensor(name), dtype=np.float32)
+    except TypeError:  # bfloat16, which numpy has not
+        with safe_open(str(path), framework="pt") as f:
+            found: np.ndarray = f.get_tensor(name).float().numpy()
+            return found
 
 
 def classes_of(source: TeacherSource) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ class MemberEngine:
         return self._text_feeds(self.token_ids(inputs))
 
     def token_ids(self, inputs: Sequence[Raw]) -> list[list[int]]:
-        return [e.ids for e in self.tokenizer.encode_batch_fast(list(inputs))]
+        """At least one a text: what has none, empty and not framed, is one of padding."""
+        return [e.ids or [self._pad_id()] for e in self.tokenizer.encode_batch_fast(list(inputs))]
 
     def batches(
         self, inputs: Sequence[Raw], batch_rows: int | None
@@ -79,7 +80,7 @@ class MemberEngine:
         """One text, no padding, no batch: the reference path whose latency is quoted."""
         if self.preprocessor.kind == "image":
             return {self.member.input_names[0]: self.images.encode(raw)}
-        return self._text_feeds([self.tokenizer.encode(raw).ids])
+        return self._text_feeds([self.tokenizer.encode(raw).ids or [self._pad_id()]])
 
     def _text_feeds(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
         import numpy as np
@@ -181,6 +182,8 @@ class Teachers:
         import numpy as np
 
         engine, member = self.engines[index], self.members[index]
+        if not len(inputs):  # a user's function need not know what shape no answers have
+            return np.empty((0, len(self.classes)), dtype=np.float32)
         if engine is None:
             answer = teacher_kind(member.kind).answer(self.sources[index], member, inputs, self.folder)
             return np.ascontiguousarray(self._in_order(answer, index))

@@ -5,9 +5,10 @@ where the server tells none. See `_label_scores.py` for how, `_asking.py` for pa
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from kdexport.storage.tables import Raw
 from kdexport.tasks import load_task
 from kdexport.teachers import TeacherContext, columns_for, member_of
 from kdexport.teachers._answers import Answers, answers_file, key_of, open_answers, spent_on_other_questions
-from kdexport.teachers._asking import Asker, Fault, Gone, api_key, ask_all, asking, knock
+from kdexport.teachers._asking import Asker, Fault, api_key, ask_all, asking, knock
 from kdexport.teachers._label_scores import LETTERS, Codes, Reply, logits_of, read_replies, spoken
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def _ask(
 ) -> None:
     """Every wanted text (by key) once; what comes is written at once."""
     with asking(settings, answers, wanted, settings.max_usd, elsewhere_usd) as asker:
-        ask_all(list(wanted.items()), _Talk(settings, question, asker).label, asker)
+        ask_all([{key: text} for key, text in wanted.items()], _Talk(settings, question, asker).label, asker)
 
 
 class _Talk:
@@ -250,9 +251,10 @@ class _Talk:
         self.codes = Codes(question.codes, names=question.style == "names")
         self.ask_logprobs = True
 
-    def label(self, job: tuple[str, str]) -> None:
-        """job: key and text. Writes what the model answers: asked again once where that is no class."""
-        key, text = job
+    def label(self, job: Mapping[str, str]) -> None:
+        """job: one text by its key. Writes what the model answers: asked again once where that is no class. Raises
+        Gone."""
+        ((key, text),) = job.items()
         messages = [*self.question.messages, Message(role="user", content=_fill(self.question.turn, {"text": text}))]
         try:
             replies = self._replies(messages)
@@ -262,8 +264,6 @@ class _Talk:
                 said = Message(role="assistant", content=replies[0].text)
                 replies = self._replies([*messages, said, Message(role="user", content=reminder)])
                 logits = logits_of(replies, self.codes)
-        except Gone:  # not written: the next run asks it again
-            return
         except Fault as fault:
             self.asker.no_answer(key, fault)
             return
@@ -320,7 +320,10 @@ class _Talk:
 def most_usd(settings: Chat, question: ChatQuestion, messages: Sequence[Message], count: int) -> float:
     """USD of one request, never less than what is billed."""
     inputs = sum(len(m.content.encode()) + MESSAGE_TOKENS for m in messages) + TEMPLATE_TOKENS
-    own = [v for k in ("max_tokens", "max_completion_tokens") if isinstance(v := question.extra.get(k), int)]
+    inputs += len(
+        json.dumps(question.extra, default=str).encode()
+    )  # a schema or tools: servers put them into the prompt
+    own = [v for k in ("max_tokens", "max_completion_tokens") if isinstance(v := question.extra.get(k), int | float)]
     return settings.usd(inputs, max([question.max_tokens, *own]) * count)
 
 

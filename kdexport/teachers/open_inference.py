@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -252,13 +252,11 @@ class _Talk:
             self.tokenizer.no_padding()
             self.tokenizer.enable_truncation(question.max_length)
 
-    def label(self, batch: dict[str, str]) -> None:
+    def label(self, batch: Mapping[str, str]) -> None:
         """batch: texts by key. Writes all answers of it at once. A batch that is refused is asked in halves, down to
-        the text that is the cause."""
+        the text that is the cause. Raises Gone."""
         try:
             self.asker.answers.answer(self.scores(batch))
-        except Gone:  # not written: the next run asks it again
-            return
         except Fault as fault:
             if len(batch) == 1 or fault.status not in ONE_TEXT:
                 self.asker.no_answer(next(iter(batch)), fault)
@@ -267,7 +265,7 @@ class _Talk:
             self.label(dict(items[: len(items) // 2]))
             self.label(dict(items[len(items) // 2 :]))
 
-    def scores(self, batch: dict[str, str]) -> dict[str, Sequence[float] | str]:
+    def scores(self, batch: Mapping[str, str]) -> dict[str, Sequence[float] | str]:
         body = {"inputs": self._inputs(list(batch.values())), "outputs": [{"name": self.question.output}]}
         rows = self.asker.request(self.page, body, lambda document: self._rows(document, len(batch)))
         return dict(zip(batch, rows, strict=True))
@@ -277,7 +275,7 @@ class _Talk:
             tensor = self.question.inputs[0]
             shape = [len(texts), *([1] * (len(tensor.shape) - 1))]
             return [{"name": tensor.name, "shape": shape, "datatype": "BYTES", "data": list(texts)}]
-        encoded = [e.ids for e in self.tokenizer.encode_batch_fast(list(texts))]
+        encoded = [e.ids or [0] for e in self.tokenizer.encode_batch_fast(list(texts))]  # no server takes a row of none
         longest = max(map(len, encoded))
         made = {
             "input_ids": [row + [0] * (longest - len(row)) for row in encoded],

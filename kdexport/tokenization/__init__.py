@@ -26,6 +26,7 @@ from kdexport.errors import Unsupported
 from kdexport.tokenization import _post_processor
 from kdexport.tokenization._learnt import learn_wordpiece
 
+LEAST_USES = (1, 2, 4, 8, 16)  # of the vocabularies worth trying
 MAX_LENGTH = 128  # where neither teacher nor data sets a shorter limit
 MANY_SPECIAL = 16  # T5 has 100 sentinels, Llama 3 256 reserved tokens: past this many, only those in use stay
 PADDING = "[PAD]"  # a new piece, where the teacher has none that no text holds
@@ -88,10 +89,10 @@ def trim(texts: Sequence[str], tokenizer: str, vocab_size: int) -> Trimmed:
 
 
 def vocab_sizes(texts: Sequence[str], tokenizer: str) -> list[int]:
-    """All pieces in use; those used at least twice; those used at least four times. Raises Unsupported as trim."""
+    """All pieces in use; those used at least 2, 4, 8, 16 times. Raises Unsupported as trim."""
     counted = _counted(tokenizer, tuple(texts))
     uses = [n for _, n in counted.frequent]
-    return sorted({len(counted.first) + sum(n >= least for n in uses) for least in (1, 2, 4)}, reverse=True)
+    return sorted({len(counted.first) + sum(n >= least for n in uses) for least in LEAST_USES}, reverse=True)
 
 
 @lru_cache(maxsize=2)  # a ladder prepares the same texts for each of its students

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexport.errors import Damaged
+from kdexport.errors import BadInput, Damaged
 from kdexport.storage.files import replacing
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ def train(
     """Train `module` in place with AdamW, linear warm-up and cosine decay.
 
     lengths: (N,) tokens a row. loss_of(rows) -> terms of the loss of those rows, built on `module`. evaluate(weights
-    to be judged, a module like `module`). Resumes from `checkpoint` (a file) where there is one, in mid-epoch too;
-    removes it at the end."""
+    to be judged, a module like `module`). Resumes from `checkpoint` (a file) where there is one, in mid-epoch too.
+    It stays, for a kill before the caller has written its result: the caller removes it then. Raises BadInput where the
+    loss is no number any more."""
     import torch
 
     torch.set_num_threads(schedule.threads)
@@ -102,6 +103,11 @@ def train(
             if average is not module:
                 _follow(average, module, min(schedule.averaging, (state.step + 1) / (state.step + AVERAGING_START)))
             state.add(terms)
+            if not math.isfinite(value := float(loss.detach())):
+                raise BadInput(
+                    f"training: the loss is {value} at step {state.step} of {total}, with a learning rate of up to "
+                    f"{schedule.learning_rate:g}; lower learning_rate"
+                )
             if progress and state.step % 20 == 0:
                 progress(state.step, total, state.word())
             if time.monotonic() - saved_at > schedule.checkpoint_seconds and state.step % per_epoch:

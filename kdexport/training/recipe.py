@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdexport.dataset import Dataset
 from kdexport.nouns.project import Project
 from kdexport.nouns.student import Recipe
-from kdexport.tasks import Row, Task
+from kdexport.tasks import NONE, Neighbours, Row, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ AUGMENTED_ROWS = {"text": 120_000, "image": 180_000}
 ROWS_SEEN = {"text": 600_000, "image": 1_100_000}  # rows times epochs, where there are rows enough
 SEEN_PER_ROW, SEEN_AT_LEAST = 150, 200_000  # of train rows, and in all: a small set is not read for an hour
 EPOCHS = {"text": (2, 30), "image": (4, 30)}
-AUGMENTATION = 2  # version of what tasks make of a row: raised, labels are made anew
+AUGMENTATION = 3  # version of what tasks make of a row: raised, labels are made anew
 AUGMENTATION_SEED = 0  # not the project's: students of several seeds share the labels, which cost most
 AVERAGING = 0.998  # of the weights, a step: over some 500 steps
 TEMPERATURE, HARD_WEIGHT = 1.0, 0.1  # where the search on dev finds nothing better
@@ -72,18 +72,21 @@ class TransferSet:
         return TransferSet([self.inputs[i] for i in rows], self.hard[rows], self.source[rows], weights)
 
 
-def transfer_set(dataset: Dataset, task: Task, per_row: int) -> TransferSet:
-    """Train rows, per_row variants of each, then unlabelled rows; always the same list."""
+def transfer_set(dataset: Dataset, task: Task, per_row: int, neighbours: Neighbours = NONE) -> TransferSet:
+    """Train rows, per_row variants of each, then unlabelled rows; always the same list. neighbours: see
+    `Task.near_words`."""
     import numpy as np
 
     train, num_unlabelled = dataset.train, len(dataset.unlabelled)
     drawn = rows_to_vary(train.labels, len(train), AUGMENTATION_SEED)
     labels = train.labels[drawn] if train.labels is not None else None
-    variants = task.augment([train.inputs[i] for i in drawn], per_row, AUGMENTATION_SEED, labels) if per_row else []
+    varied = [train.inputs[i] for i in drawn]
+    variants = task.augment(varied, per_row, AUGMENTATION_SEED, labels, neighbours) if per_row else []
     source = np.concatenate([np.arange(len(train)), np.tile(drawn, per_row), np.full(num_unlabelled, -1)])
     hard = np.full(len(source), -1, dtype=np.int64)
     if train.labels is not None:
-        hard[: len(train)] = train.labels
+        known = len(train) * (1 + per_row) if task.VARIANTS_KEEP_CLASS else len(train)
+        hard[:known] = train.labels[source[:known]]
     weights = _weights(dataset, drawn, per_row)
     return TransferSet([*train.inputs, *variants, *dataset.unlabelled], hard, source, weights)
 

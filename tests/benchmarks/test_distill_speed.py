@@ -33,6 +33,13 @@ def test_ours_is_the_median_of_its_runs() -> None:
     assert compared([OURS, slower, slower], THEIRS)["ours_s"] == 22.0
 
 
+def test_a_run_of_ours_that_ends_lower_lowers_the_target_and_is_not_left_out() -> None:
+    slower = OURS | {"timeline": [[22.0, 0.85], [44.0, 0.88]], "seconds": 46.0}
+    found = compared([OURS, slower], THEIRS)
+    assert found["target_dev_accuracy"] == pytest.approx(0.88 - distill_speed.TARGET_SLACK)
+    assert found["ours_s_all"] == [9.0, 44.0]
+
+
 def test_a_schedule_that_was_stopped_is_estimated_from_its_epochs() -> None:
     begun = {"seconds": 55.0, "training_s": 50.0, "timeline": [[55.0, 0.5]], "stopped": True}
     found = estimated([OURS], begun, epochs=4)

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import quality
 from benchmarks._sets import SETS
+from kdexport.nouns.metric import Metric
 from kdexport.storage.files import write_json
 
 LABELS = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
@@ -65,6 +66,20 @@ def test_teachers_and_labels_count_once_a_set_and_trainings_once_a_student() -> 
     assert quality.minutes([row(0, 8), row(1, 8), row(0, 8, data="clinc150")]) == pytest.approx(3 + 4)
 
 
+def test_what_a_student_costs_beside_its_training_counts_too() -> None:
+    """By the names of the pipeline's stages; a finish for int8 is inside that of the engines, and counts once, as does
+    the teacher that is asked inside the stage of quality."""
+    stages = {
+        "distil": 60.0, "engines-local-cpu": 8.0, "quantise": 5.0, "bundle-local-cpu": 1.0, "bench-local-cpu": 30.0,
+        "predict-student-local-cpu": 4.0, "quality-local-cpu": 2.0, "plan": 1.0,
+        "teach-1": 20.0, "label": 120.0, "ensemble": 3.0, "answers-dev-1": 6.0, "predict-teacher": 9.0,
+        "quantise-teacher": 11.0, "calibrate": 12.0,
+    }  # fmt: skip
+    own, shared = quality.own_seconds(stages), quality.shared_seconds(stages)
+    assert sum(own.values()) == 60 + 8 + 1 + 30 + 4 + 1
+    assert sum(shared.values()) == 20 + 120 + 3 + 6 + 9 + 11 + 12
+
+
 def test_which_rows_are_right_survives_packing() -> None:
     assert quality._unpacked(quality._packed(logits(7), LABELS), 10).tolist() == [1.0] * 7 + [0.0] * 3
 
@@ -89,6 +104,33 @@ def test_the_share_of_unknown_pieces_is_counted(tmp_path: Path) -> None:
     }  # fmt: skip
     write_json(tmp_path / "tokenizer.json", document)
     assert quality.unknown_share(tmp_path / "tokenizer.json", ["card pay", "card xyz"]) == 0.25
+
+
+def test_marks_that_every_text_gets_are_no_pieces_of_it_and_no_unknown_is_found_by_its_place_too(
+    tmp_path: Path,
+) -> None:
+    """A Unigram model says which piece is unknown by its number, whatever it is called."""
+    marks = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    document = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": None,
+        "post_processor": {"type": "TemplateProcessing", "single": marks, "pair": [*marks, *marks],
+                           "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [3], "tokens": ["[CLS]"]}}},
+        "model": {"type": "Unigram", "unk_id": 0,
+                  "vocab": [["<odd>", 0.0], ["card", -1.0], ["pay", -1.0], ["[CLS]", -9.0]]},
+    }  # fmt: skip
+    write_json(tmp_path / "tokenizer.json", document)
+    assert quality.unknown_share(tmp_path / "tokenizer.json", ["card pay", "card 7"]) == 0.25
+
+
+def test_what_a_student_keeps_under_noise_is_its_share_of_the_teachers_quality(tmp_path: Path) -> None:
+    assert quality.noisy_figures(Metric(), logits(8), logits(6), LABELS, ("a", "b"))["noisy_retention"] == 0.75
+
+
+def test_the_size_of_the_largest_student_of_the_seeds_is_judged() -> None:
+    rows = [row(0, 8), row(1, 8, params_ratio=11.9)]
+    failed = {b["name"] for b in quality.document_of(rows)["bars"] if not b["passed"]}
+    assert failed == {"banking77 1/12 parameters fewer"}
 
 
 def test_every_bar_has_its_set() -> None:

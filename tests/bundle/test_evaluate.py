@@ -36,6 +36,21 @@ def test_accuracy_is_the_share_of_rows_answered_as_labelled(bundle: Path, rows: 
     assert found.columns == ("text", "label")
 
 
+def test_rows_count_by_their_weights_where_the_table_names_a_column_of_them(bundle: Path, rows: Table) -> None:
+    path = Path(rows.path)
+    header, *lines = path.read_text().splitlines()
+    weighed = [f"{header},count", *(f"{line},{10 if i == len(lines) - 1 else 1}" for i, line in enumerate(lines))]
+    path.write_text("\n".join(weighed) + "\n")
+    found = evaluate(bundle, rows.model_copy(update={"weight": "count"}))
+    assert found.quality.value == pytest.approx(5 / 15)  # the wrong row came ten times
+    assert found.quality.ci95[0] <= 5 / 15 <= found.quality.ci95[1]
+    assert found.weighted
+    labels = [line.rsplit(",", 1)[1] for line in lines]
+    right = labels.count(labels[-1]) - 1
+    assert {c.name: c.recall for c in found.per_class}[labels[-1]] == pytest.approx(right / (right + 10))
+    assert not evaluate(bundle, rows).weighted
+
+
 def test_classes_come_with_the_worst_first(bundle: Path, rows: Table) -> None:
     recalls = [c.recall for c in evaluate(bundle, rows).per_class]
     assert recalls == sorted(recalls)

@@ -317,3 +317,9 @@ def test_only_the_ratios_of_weights_matter(rows: tuple[np.ndarray, np.ndarray, n
     assert score(MACRO_F1, logits, labels, NAMES, weights=counts * scale) == pytest.approx(
         score(MACRO_F1, logits, labels, NAMES, weights=counts)
     )
+
+
+def test_weighted_accuracy_of_a_few_rows_that_are_all_right_is_not_certain() -> None:
+    low, high = interval(ACCURACY, np.eye(2), [0, 1], ("a", "b"), weights=[1.0, 3.0])
+    assert low < 0.5
+    assert high == 1.0

@@ -76,6 +76,33 @@ def test_other_metrics_are_taken_slice_by_slice(metric: Metric) -> None:
     assert result["a"].student.value <= 1
 
 
+def test_a_metric_that_rises_while_right_answers_fall_is_called_neither() -> None:
+    """The teacher misses the rare class; the student finds it, and loses more rows of the frequent one."""
+    labels = np.array([0] * 300 + [1] * 10)
+    student = np.where((np.arange(310) < 40) | (labels == 1), 1, 0)
+    both = ((answering(np.zeros(310, dtype=int)), None), (answering(student), None))
+    kinds = {"part": np.array(["all"] * 310)}
+    (part,) = (s for s in slices(Metric(name="macro_f1"), *both, labels, NAMES, kinds) if s.by == "part")
+    assert part.student.value > part.teacher.value
+    assert part.verdict == "no significant difference"
+
+
+def test_words_say_that_the_test_is_of_right_answers() -> None:
+    labels = np.tile([0, 1], 200)
+    student = np.where(np.arange(400) < 40, 1 - labels, labels)
+    both = ((answering(labels), None), (answering(student), None))
+    found_slices = slices(Metric(name="macro_f1"), *both, labels, NAMES, {"part": np.array(["all"] * 400)})
+    (line,) = (text for text in told(found_slices) if text.startswith("part"))
+    assert "of right answers, after Holm's correction" in line
+
+
+def test_names_that_are_padded_to_sort_are_said_without_the_padding() -> None:
+    labels = np.tile([0, 1], 200)
+    both = ((answering(labels), None), (answering(1 - labels), None))
+    found_slices = slices(Metric(), *both, labels, NAMES, {"length": np.array([" 2 to 9 characters"] * 400)})
+    assert any(line.startswith("length '2 to 9 characters'") for line in told(found_slices))
+
+
 def test_a_slice_on_which_the_metric_is_not_defined_is_left_out() -> None:
     labels = np.array([0, 0, 1, 1])
     metric = Metric(name="recall_at_false_alarm", positive="pay", max_false_alarm=0.5)

@@ -241,6 +241,13 @@ def test_paired_shares_count_a_row_by_its_weight():
     assert found.student_ci95[0] <= 0.5 <= found.student_ci95[1]
 
 
+def test_a_few_weighted_rows_that_are_all_right_do_not_make_certain():
+    """A bootstrap draws nothing else; Wilson's interval of as many equal rows as the weights tell of does not."""
+    found = paired_shares([True] * 4, [False] * 4, [3.0, 1.0, 1.0, 1.0])
+    assert found.student_ci95 == pytest.approx(wilson(3, 3))  # (3 + 1 + 1 + 1)^2 / (9 + 1 + 1 + 1) = 3 rows
+    assert found.teacher_ci95 == pytest.approx(wilson(0, 3))
+
+
 def test_paired_shares_of_a_teacher_that_is_never_right_have_no_ratio():
     assert paired_shares([True, False], [False, False]).ratio is None
     assert paired_shares([True, False], [False, False], [1.0, 2.0]).ratio is None

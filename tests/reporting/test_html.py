@@ -184,6 +184,59 @@ def test_classes_are_sorted_by_answers_lost_and_the_rest_is_folded(document: Doc
     assert "2 gained" in text
 
 
+def test_where_rows_have_weights_what_was_found_is_told_by_weight(document: Document) -> None:
+    assert "count by their weights" not in Page(render_html(document)).text
+    document["data"]["weights"] = {"weighted": True, "effective_n": 50.0}
+    assert "Rows count by their weights, scaled to each class's number of rows." in Page(render_html(document)).text
+
+
+def test_what_was_done_to_the_data_is_told_beside_its_rows(document: Document) -> None:
+    document["data"] |= {
+        "split": "time",
+        "weights": {"weighted": True, "effective_n": 78.6},
+        "near_duplicates": {"n": 8, "of": 299, "share": 0.0268, "sampled": False},
+        "redacted": {"name": 193, "card": 2},
+    }
+    text = Page(render_html(document)).text
+    assert "Test rows count by their weights: they tell as much as 79 equal ones." in text
+    assert "Held out by time: the latest rows." in text
+    assert "8 of 299 test rows (2.7 %) are nearly rows of train." in text
+    assert "Redacted on import: 2 card, 193 name." in text
+
+
+def test_agreement_on_held_out_queries_stands_beside_the_quality(document: Document) -> None:
+    assert "held-out queries" not in Page(render_html(document)).text
+    document["targets"][0]["query_agreement"] = {"value": 0.953, "ci95": [0.93, 0.97], "n": 412}
+    text = Page(render_html(document)).text
+    assert "Agreement with the teacher, held-out queries" in text
+    assert "95.3 %" in text
+    assert "412" in text
+
+
+def test_a_slice_of_queries_has_an_agreement_and_no_quality_of_the_teacher(document: Document) -> None:
+    sure, found = {"value": 1.0, "ci95": [1.0, 1.0]}, {"value": 0.9, "ci95": [0.8, 0.95]}
+    document["targets"] = document["targets"][:1]
+    document["targets"][0]["slices"] = [
+        {"by": "region", "name": "EU", "on": "held-out queries", "n": 50, "share": 0.5, "metric": "agreement",
+         "teacher": sure, "student": found, "retention": found},
+    ]  # fmt: skip
+    page = render_html(document)
+    section = page[page.index('id="slices"') : page.index('id="training"')]
+    text = Page(section[section.index("<table") : section.index("</table>")] + "</table>").text
+    assert text.count("90.0 %") == 1
+    assert "100.0 %" not in text
+
+
+def test_the_trial_that_others_are_held_against_shows_no_gain(document: Document) -> None:
+    trial = {"temperature": 1.0, "hard_weight": 0.1, "dev_quality": 0.9, "dev_nll": 0.3}
+    trial |= {"gain_nll": 0.0, "gain_error": 0.0}
+    worse = trial | {"temperature": 2.0, "gain_nll": -0.01, "gain_error": 0.001}
+    document["tuning"] = {"trials": [trial, worse], "chosen": 0, "schedule_share": 0.05, "reason": "no other is better"}
+    text = Page(render_html(document)).text
+    assert "0.0000 ±" not in text
+    assert "−0.0100 ± 0.0020" in text
+
+
 def test_a_class_of_one_row_does_not_stand_above_a_class_that_lost_many(document: Document) -> None:
     document["targets"][0]["per_class"] = [
         {"class": "tiny", "n": 1, "teacher": 1.0, "student": 0.0},

@@ -41,6 +41,10 @@ def params_of(specs: list[StudentSpec]) -> np.ndarray:
     return np.array([backbone_of(s).cost(s, 77, TEXT_SHAPE).num_params for s in specs], dtype=np.float64)
 
 
+def flops_of(specs: list[StudentSpec]) -> np.ndarray:
+    return np.array([backbone_of(s).cost(s, 77, TEXT_SHAPE).flops for s in specs], dtype=np.float64)
+
+
 def true_error(spec: StudentSpec, share: float) -> float:
     """A power law in width, depth and schedule; a transformer needs more of all."""
     width = math.log2(getattr(spec, "embedding_size", 0) or getattr(spec, "hidden_size", 0))
@@ -64,13 +68,13 @@ def ladder(dev_rows: int = 2000, noise: float = 0.0, seen: bool = False, seed: i
 
 
 def predicted(found: Ladder | None, specs: list[StudentSpec] = GRID, teacher: int | None = 22_000_000) -> Retentions:
-    return predict(found, "text", specs, params_of(specs), teacher)
+    return predict(found, "text", specs, params_of(specs), teacher, flops_of(specs))
 
 
 def prior(kind: str, backbone: str, params: int, teacher: int | None) -> tuple[float, float, float, str]:
     """One prediction without a ladder; only a spec's backbone and size count."""
     spec = StudentSpec(backbone=backbone)
-    found = predict(None, kind, [spec], np.array([float(params)]), teacher)
+    found = predict(None, kind, [spec], np.array([float(params)]), teacher, np.array([100.0 * params]))
     return float(found.value[0]), float(found.low[0]), float(found.high[0]), found.basis
 
 

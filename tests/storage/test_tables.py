@@ -243,6 +243,7 @@ def test_parquet_times_are_read_as_they_are(tmp_path: Path) -> None:
         (",0.5,", ",many,", r"log.csv:3: column 'count': a number above 0 is wanted"),
         ("2026-03-01T12:00:00Z", "yesterday", r"log.csv:2: column 'at': a time such as"),
         ("1772366400", "1772366400000", r"log.csv:3: column 'at': .*are these milliseconds"),
+        ("1772366400", "-1e30", r"log.csv:3: column 'at': .*before the year 1"),
         (",at,", ",when,", r"log.csv:1: unknown column 'at'"),
     ],
 )

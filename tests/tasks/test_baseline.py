@@ -50,6 +50,16 @@ def test_a_class_without_a_row_is_never_answered(tmp_path: Path, present: tuple[
     assert np.flatnonzero(np.isfinite(answers[0])).tolist() == list(present)
 
 
+def test_rows_count_by_their_weights(tmp_path: Path) -> None:
+    """The same text under two classes: the one that came more often is answered, whichever it is."""
+    texts: list[Raw] = ["pay", "pay", "refund please", "my card"]
+    labels = np.array([0, 1, 2, 3])
+    for heavy in (0, 1):
+        weights = np.where(np.arange(4) == heavy, 9.0, 1.0)
+        _baseline.fit(TEXT, texts, labels, 4, texts, accuracy(labels), 1, tmp_path, weights)  # type: ignore[arg-type]
+        assert _baseline.load(TEXT, tmp_path).logits(["pay"]).argmax() == heavy
+
+
 def test_large_pictures_are_shrunk_for_the_probe(tmp_path: Path) -> None:
     rows: list[Raw] = [picture("L", 80, 40, seed) for seed in range(12)]
     labels = np.tile(np.arange(2), 6)

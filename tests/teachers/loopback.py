@@ -8,7 +8,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,6 +40,13 @@ class Loopback:
     replied: Counter[int] = field(default_factory=Counter)
     connections: set[Any] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    def close_idle(self) -> None:
+        """As a server does with connections that have been idle for some seconds."""
+        for connection in self.sockets:
+            with suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -58,6 +65,7 @@ def serving(answer: Callable[[str, str, Any], Reply]) -> Iterator[Loopback]:
                 here.asked.append(body)
                 here.headers.append(dict(self.headers))
                 here.connections.add(self.client_address)
+                here.sockets.append(self.connection)
             self._reply(here.answer("POST", self.path, body))
 
         def _reply(self, reply: Reply) -> None:

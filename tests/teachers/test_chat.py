@@ -332,6 +332,76 @@ def test_a_single_text_that_is_refused_is_no_answer(tmp_path: Path) -> None:
     assert logits[4].argmax() == 1
 
 
+@pytest.mark.parametrize("bad", [(5,), tuple(range(4, 12))], ids=["one", "a third of all, together"])
+def test_a_text_that_brings_no_answer_is_asked_once_more_at_the_end_and_its_answer_is_not_lost(
+    tmp_path: Path, bad: tuple[int, ...]
+) -> None:
+    """Else its row would be labelled with all classes alike, unseen, for ever: a finished stage asks nothing again."""
+    left = Counter({TEXTS[i]: 2 for i in bad[:2]})
+
+    def slow_at_first(body: Any) -> Reply:
+        text = text_of(body)
+        left[text] -= 1
+        return Reply({"error": "busy"}, status=503) if left[text] >= 0 else knows(body)
+
+    with serving(Scripted(then=slow_at_first)) as server:
+        teacher = Asked(tmp_path, server, max_attempts=2)
+        assert right(teacher.logits())
+    assert teacher.summary().unanswered == 0
+
+
+def test_a_text_that_never_brings_an_answer_is_counted_told_and_not_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hopeless = {TEXTS[4], TEXTS[11], TEXTS[17], TEXTS[20]}  # more than make a server that is down
+
+    def stuck(body: Any) -> Reply:
+        return Reply(b"<html>") if text_of(body) in hopeless else knows(body)
+
+    with serving(Scripted(then=stuck)) as server, caplog.at_level(logging.WARNING):
+        teacher = Asked(tmp_path, server, max_attempts=2)
+        logits = teacher.logits()
+        asked = len(server.asked)
+        teacher.logits()
+        assert len(server.asked) == asked == 20 + 4 * 2 * 2
+    assert [i for i, row in enumerate(logits) if not row.any()] == [4, 11, 17, 20]
+    assert "20 texts answered, 4 without an answer" in caplog.text
+
+
+def test_a_slow_answer_leaves_the_next_one_its_whole_time(tmp_path: Path) -> None:
+    """The time that was left for one body is not what the next request has for all of its own."""
+    slow = iter([Reply(completion("A"), wait_s=0.6), Reply(completion("A"), wait_s=0.6)])
+
+    with serving(Scripted(then=lambda body: next(slow))) as server:
+        teacher = Asked(tmp_path, server, timeout_s=1.0)
+        teacher.logits(TEXTS[:2])
+    assert teacher.summary().faults == {}
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_opened_anew_and_costs_nothing(tmp_path: Path) -> None:
+    """Servers close what is idle for some seconds; asked slower than that, each request would fail once, and its price
+    would be held for ever."""
+    closing = Reply(completion("A", usage=USAGE))
+
+    with serving(Scripted(then=lambda body: closing)) as server:
+        teacher = Asked(tmp_path, server, max_usd=50, **PRICED)
+        teacher.logits(TEXTS[:1])
+        with _asking.asking(chat._settings(teacher.source), open_answers(teacher.file), ()) as asker:
+            for _ in range(2):
+                asker.server.ask("POST", chat.PATH, {"messages": [{"role": "user", "content": "x"}]})
+                server.close_idle()
+    assert len(server.connections) == 3
+    assert teacher.summary().usd == pytest.approx(PRICE_USD)
+
+
+@pytest.mark.parametrize("tokens", [10**400, 1e308], ids=["400 digits", "no whole number"])
+def test_a_usage_that_no_number_holds_is_a_malformed_answer(tmp_path: Path, tokens: float) -> None:
+    absurd = completion("A", usage={"prompt_tokens": tokens, "completion_tokens": 1})
+    with serving(Scripted(Reply(absurd))) as server:
+        teacher = Asked(tmp_path, server, max_usd=50, **PRICED)
+        assert right(teacher.logits(TEXTS[:1]), TEXTS[:1])
+
+
 def test_nobody_there_is_said_before_the_first_text(tmp_path: Path) -> None:
     with serving(Scripted()) as server:
         pass
@@ -476,6 +546,23 @@ def test_a_request_that_the_server_turned_away_costs_nothing(tmp_path: Path) -> 
         teacher = Asked(tmp_path, server, max_usd=50, **PRICED)
         teacher.logits(TEXTS[:1])
     assert teacher.summary().usd == pytest.approx(PRICE_USD)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_gateway_that_lost_an_answer_may_have_had_it_billed(tmp_path: Path, status: int) -> None:
+    with serving(Scripted(Reply({}, status=status))) as server:
+        teacher = Asked(tmp_path, server, max_usd=50, **PRICED)
+        teacher.logits(TEXTS[:1])
+    assert teacher.summary().usd > 2 * PRICE_USD
+
+
+def test_what_a_schema_in_extra_may_cost_is_held_too(tmp_path: Path) -> None:
+    """A server puts it into the prompt."""
+    schema = {"response_format": {"type": "json_schema", "json_schema": {"description": "x" * 5000}}}
+    with serving(Scripted()) as server:
+        with pytest.raises(CapReached, match="may cost"):
+            Asked(tmp_path, server, max_usd=5, extra=schema, **PRICED).logits(TEXTS[:1])
+    assert server.asked == []
 
 
 def test_another_prompt_shares_the_cap(tmp_path: Path) -> None:

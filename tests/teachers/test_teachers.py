@@ -290,6 +290,18 @@ def test_an_onnx_file_answers_in_batches_and_one_by_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one_by_one, counts(TEXTS))
 
 
+def test_a_text_without_a_single_token_is_asked_as_one_of_padding(tmp_path: Path) -> None:
+    """A tokenizer that frames nothing makes none of an empty text, and no graph takes a row without one."""
+    graph = counting_graph(tmp_path / "in" / "t.onnx")
+    write_tokenizer(tmp_path / "in" / "tokenizer.json")
+    engine = opened(tmp_path / "out", TeacherSource(onnx=graph)).engines[0]
+    assert engine is not None
+    batches = [feeds for _, feeds in engine.batches(["", " "], None)]
+    for feeds in (engine.feeds(["", " "]), engine.feeds_one(""), *batches):
+        assert set(feeds["input_ids"].flat) == {0}
+        assert set(feeds["attention_mask"].flat) == {1}
+
+
 def test_padding_that_a_tokenizer_file_asks_for_reaches_no_logit(tmp_path: Path) -> None:
     graph = counting_graph(tmp_path / "in" / "t.onnx")
     write_tokenizer(tmp_path / "in" / "tokenizer.json", padded=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from kdexport.errors import Damaged
+from kdexport.errors import BadInput, Damaged
 from kdexport.training import loop
 from kdexport.training.loop import History, Schedule, Terms, train
 
@@ -175,6 +176,11 @@ def test_a_damaged_checkpoint_is_refused_and_says_what_to_delete(tmp_path: Path)
         (tmp_path / "checkpoint").write_bytes(damaged)
         with pytest.raises(Damaged, match=r"checkpoint: .*[Dd]elete it"):
             fit(tmp_path)
+
+
+def test_a_training_that_diverges_ends_at_once_and_says_what_to_lower(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"the loss is (nan|inf) at step \d+ of 15, .*1e\+30; lower learning_rate"):
+        fit(tmp_path, schedule=replace(SCHEDULE, learning_rate=1e30))
 
 
 def test_every_row_is_seen_once_an_epoch_and_in_another_order_each_time(

@@ -11,6 +11,7 @@ from kdexport.nouns.project import Project
 from kdexport.nouns.student import Recipe
 from kdexport.tasks import load_task
 from kdexport.training.recipe import recipe, rows_to_vary, transfer_set
+from tests.tasks.conftest import picture
 
 TASK = load_task("text_classification")
 
@@ -105,3 +106,11 @@ def test_a_variant_weighs_what_its_source_does_and_the_mean_weight_is_one() -> N
     assert weights is not None
     assert weights.mean() == pytest.approx(1.0)
     assert (weights / weights[0]).tolist() == pytest.approx([1, 1, 1, 5, 1, 1, 1, 5, 2, 2])
+
+
+def test_a_view_of_a_picture_keeps_its_class_and_a_variant_of_a_text_does_not() -> None:
+    pictures = tuple(picture("L", 8, 8, seed) for seed in range(4))
+    data = dataset(4)
+    seen = replace(data, train=replace(data.train, inputs=pictures))
+    assert transfer_set(seen, load_task("image_classification"), 2).hard.tolist() == [0, 1, 0, 1] * 3
+    assert transfer_set(data, TASK, 2).hard.tolist() == [0, 1, 0, 1] + [-1] * 8

@@ -39,13 +39,14 @@ class TextEncoder:
         self._words = _WordCache(self._tokenizer)
 
     def encode(self, text: str) -> Any:
-        """int64 (1, T): the ids of one text, T >= 2. A lone surrogate, which is no text, becomes '?'."""
+        """int64 (1, T): the ids of one text, T >= 1: what has none is one of padding. A lone surrogate, which is no
+        text, becomes '?'."""
         plain = text.isascii() and text.isprintable() and "[" not in text and "<" not in text
         if self.has_fast_path and plain:
             words = b"".join(map(self._words.__getitem__, WORDS.findall(text)))
             ids = self._prefix + words[: self._max_word_bytes] + self._suffix
             return np.frombuffer(ids, np.int64).reshape(1, -1)
-        return np.array([self._tokenizer.encode(_without_surrogates(text)).ids], np.int64)
+        return np.array([self._tokenizer.encode(_without_surrogates(text)).ids or [self._pad_id]], np.int64)
 
     def encode_batch(self, texts: list[str]) -> Any:
         """int64 (B, T): padded on the right to the longest of the texts."""
