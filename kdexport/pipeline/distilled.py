@@ -102,7 +102,7 @@ class Distilled(Sized):
         measured = self.machine_measured if target.profile == LOCAL else None
         inputs = [student.weights_sha256, settings, self.project.metric, self.dataset.sha256, self.builders, measured]
         wish = self.project.training.quantisation_aware
-        inputs += [] if wish == "auto" else [wish]
+        inputs += [quantise.VERSION] if wish == "auto" else [wish, quantise.VERSION]
 
         def finished(scheme: Scheme) -> tuple[Student, Path, engines.Inputs]:
             made, made_folder = self.finished(student, folder, scheme)

@@ -135,7 +135,8 @@ class Taught(Known):
         rows = [
             (split_sha256(s), s.labels.tolist()) for s in (self.dataset.train, self.dataset.dev) if s.labels is not None
         ]
-        return content_key(rows, self.dataset.classes)
+        weights = self.dataset.train.weights
+        return content_key(rows, self.dataset.classes, *([] if weights is None else [weights.tolist()]))
 
     @cached_property
     def teach_inputs(self) -> list[object]:

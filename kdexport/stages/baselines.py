@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 CHECKPOINT = "checkpoint.safetensors"  # removed by the pipeline, once the stage's result is written
 RATES = (1 / 3, 1.0, 3.0)  # times the distillation's peak learning rate
 TUNING_SHARE = 0.15  # of the whole schedule, for each rate: complete schedules, so that they rank the rates

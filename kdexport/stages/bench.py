@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 5
+VERSION = 6
 REQUESTS = 512
 MIN_SAMPLES = 1000  # p99 needs 662
 MAX_SECONDS = 30.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 SHARE = 0.05  # of the full training, each trial: a fifth of it in all
 TRIED = ((1.0, 0.1), (1.0, 0.5), (1.0, 1.0), (2.0, 0.1))  # temperature, hard weight: the default first
 CHECKPOINTS = "checkpoint-*.safetensors"  # one a trial; removed by the pipeline, once the stage's result is written

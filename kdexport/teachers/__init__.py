@@ -41,6 +41,7 @@ class TeacherContext:
     dev_labels: np.ndarray | None
     threads: int
     other_inputs: Sequence[Raw] = ()
+    train_weights: np.ndarray | None = None  # how often each training row came in production; None: all alike
 
 
 def context_of(project: Project, dataset: Dataset, threads: int) -> TeacherContext:
@@ -53,6 +54,7 @@ def context_of(project: Project, dataset: Dataset, threads: int) -> TeacherConte
         dev_labels=dataset.dev.labels,
         threads=threads,
         other_inputs=[*dataset.test.inputs, *dataset.unlabelled, *dataset.query_test],
+        train_weights=dataset.train.weights,
     )
 
 

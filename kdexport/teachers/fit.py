@@ -83,7 +83,6 @@ def _fine_tune(
     settings: Fit, base: Path, context: TeacherContext, folder: Path, out: Path, progress: Progress | None
 ) -> None:
     import torch
-    from torch.nn.functional import cross_entropy
 
     if load_task(context.project.task).input_kind != "text":
         raise Unsupported("a base model can be fine-tuned for text; for images give 'spec' (a backbone)")
@@ -93,13 +92,11 @@ def _fine_tune(
     tokens = _TokenBatches(out / "tokenizer.json", context.train_inputs, network.config.pad_token_id or 0)
     assert context.train_labels is not None
     assert context.dev_labels is not None
-    targets = torch.from_numpy(context.train_labels)
+    targets, weights = torch.from_numpy(context.train_labels), _weights(context, 1)
 
     def loss_of(rows: np.ndarray) -> Terms:
         logits = network(**tokens.batch(rows)).logits
-        targets_of_rows = targets[torch.from_numpy(rows)]
-        loss = cross_entropy(logits.float(), targets_of_rows, label_smoothing=settings.label_smoothing)
-        return {"cross-entropy": loss}
+        return _loss(logits, targets, weights, rows, settings.label_smoothing)
 
     torch.set_num_threads(context.threads)
     bf16 = _bf16(loss_of, network, tokens.lengths, settings.batch_size, folder / "precision.json")
@@ -163,21 +160,20 @@ def _train_backbone(settings: Fit, context: TeacherContext, folder: Path, out: P
     """A backbone from nothing, on the rows and (pictures) views of them."""
     import torch
     from safetensors.torch import save_file
-    from torch.nn.functional import cross_entropy
 
     task = load_task(context.project.task)
     spec = parse_spec(settings.spec or {}, "teachers: fit: spec")
     assert context.dev_labels is not None
     lessons = _lessons(task, context, settings.seed)
     targets = torch.from_numpy(lessons.labels)
+    weights = _weights(context, len(targets) // len(context.train_inputs))
     torch.set_num_threads(context.threads)
     torch.manual_seed(settings.seed)
     network = backbone_of(spec).build(spec, len(context.classes), dropout=0.1)
 
     def loss_of(rows: np.ndarray) -> Terms:
-        logits = network(torch.from_numpy(lessons.batch(rows))).float()
-        loss = cross_entropy(logits, targets[torch.from_numpy(rows)], label_smoothing=settings.label_smoothing)
-        return {"cross-entropy": loss}
+        logits = network(torch.from_numpy(lessons.batch(rows)))
+        return _loss(logits, targets, weights, rows, settings.label_smoothing)
 
     dev = task.encode(lessons.prepared, context.dev_inputs)
     evaluate = _accuracy_on(
@@ -196,6 +192,30 @@ def _train_backbone(settings: Fit, context: TeacherContext, folder: Path, out: P
     write_json(out / "preprocessor.json", lessons.prepared.preprocessor)
     if lessons.prepared.tokenizer_json:
         write_bytes(out / "tokenizer.json", lessons.prepared.tokenizer_json.encode())
+
+
+def _weights(context: TeacherContext, times: int) -> torch.Tensor | None:
+    """Of the rows in their order, so many times over; mean 1."""
+    import numpy as np
+    import torch
+
+    if context.train_weights is None:
+        return None
+    return torch.from_numpy(np.tile(context.train_weights / context.train_weights.mean(), times)).float()
+
+
+def _loss(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, rows: np.ndarray, smoothing: float
+) -> Terms:
+    """Cross-entropy of those rows, each weighed as production does. targets, weights: of all rows."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    chosen = torch.from_numpy(rows)
+    if weights is None:
+        return {"cross-entropy": cross_entropy(logits.float(), targets[chosen], label_smoothing=smoothing)}
+    each = cross_entropy(logits.float(), targets[chosen], label_smoothing=smoothing, reduction="none")
+    return {"cross-entropy": (weights[chosen] * each).mean()}
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kdexport.nouns.project import Fit, Project, TeacherSource
@@ -102,3 +104,18 @@ def test_a_teacher_of_symmetric_pictures_learns_them(tmp_path: Path, caplog: pyt
     caplog.set_level("INFO")
     fitted(tmp_path, SYMMETRIC, epochs=12, learning_rate=0.02, batch_size=8)
     assert "dev 1.0000" in caplog.records[-1].getMessage()
+
+
+def test_a_row_that_came_more_often_in_production_weighs_more_in_a_fit() -> None:
+    given = replace(context(SYMMETRIC), train_weights=np.array([1.0] * 47 + [5.0]))
+    weights = fit._weights(given, 2)
+    assert weights is not None
+    assert (len(weights), float(weights.mean())) == (96, pytest.approx(1.0))
+    logits, targets, rows = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.from_numpy(LABELS), np.array([0, 47])
+    plain = [float(fit._loss(logits[i : i + 1], targets, None, rows[i : i + 1], 0.0)["cross-entropy"]) for i in (0, 1)]
+    weighed = float(fit._loss(logits, targets, weights, rows, 0.0)["cross-entropy"])
+    assert weighed == pytest.approx((plain[0] + 5 * plain[1]) / 2 / (52 / 48), rel=1e-5)
+
+
+def test_without_weights_all_rows_count_alike() -> None:
+    assert fit._weights(context(SYMMETRIC), 2) is None
