@@ -33,7 +33,7 @@ from kdexport.tasks.text_classification import ROUNDS, rounds
 from kdexport.training import loop
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
-from kdexport.training.student import quality_on_dev, torch_logits, train_student
+from kdexport.training.student import Curriculum, quality_on_dev, torch_logits, train_student
 
 SETS = {"banking77": 100, "clinc150": 100}  # and the size whose project holds the teacher's labels
 SEEDS = (0, 1, 2)
@@ -187,10 +187,11 @@ class _Student:
         started = time.process_time()
         try:
             with tempfile.TemporaryDirectory() as scratch:
-                trained = train_student(
-                    self.spec, self.prepared, lesson.rows, lesson.labels, run.judged, run.task, run.project.metric,
-                    recipe, lesson.embedding, lesson.bf16, Path(scratch) / "checkpoint", None,
+                curriculum = Curriculum(
+                    self.prepared, lesson.rows, lesson.labels, run.judged, run.task, run.project.metric, recipe,
+                    lesson.embedding, lesson.bf16,
                 )  # fmt: skip
+                trained = train_student(self.spec, curriculum, Path(scratch) / "checkpoint", None)
         finally:
             loop.BUCKET_BATCHES = before
         seconds = time.process_time() - started

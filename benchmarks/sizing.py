@@ -33,7 +33,7 @@ from kdexport.stages import ladder as climbing
 from kdexport.stages import plan as planning
 from kdexport.storage.files import replacing, write_text
 from kdexport.storage.tables import Raw
-from kdexport.training.student import quality_on_dev
+from kdexport.training.student import Curriculum, quality_on_dev
 
 SETS = ("banking77", "cifar10")
 GRID_VERSION = 1
@@ -198,12 +198,11 @@ def train_one(data: Data, spec: StudentSpec) -> tuple[GridStudent, Path]:
 
     def make(folder: Path, key: str) -> GridStudent:
         prepared, labels, bf16 = run.prepared(spec), run.labels(), run.bf16(spec)
-        embedding, judged = run._embedding(prepared), run.judged
+        embedding, judged = run.embedding(prepared), run.judged
         started = time.process_time()
-        student = distil.distil(
-            spec, prepared, run.rows, labels, judged, run.task, run.project.metric, run.recipe, embedding, bf16,
-            folder, None,
-        )  # fmt: skip
+        metric, recipe = run.project.metric, run.recipe
+        curriculum = Curriculum(prepared, run.rows, labels, judged, run.task, metric, recipe, embedding, bf16)
+        student = distil.distil(spec, curriculum, folder, None)
         seconds = time.process_time() - started
         (folder / distil.CHECKPOINT).unlink(missing_ok=True)
         return GridStudent(student=student, seconds=round(seconds, 3))
@@ -219,7 +218,7 @@ def climb(data: Data) -> Ladder:
     def make(folder: Path, key: str) -> Ladder:
         schooling = climbing.Schooling(
             prepared_of=run.prepared,
-            embedding_of=run._embedding,
+            embedding_of=run.embedding,
             bf16_of=run.bf16,
             rows=run.rows,
             labels=run.labels(),

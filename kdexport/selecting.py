@@ -26,6 +26,7 @@ from kdexport.teachers._doubts import doubts
 from kdexport.training import soft_labels
 from kdexport.training.loop import Progress
 from kdexport.training.recipe import AUGMENTATION, TransferSet
+from kdexport.training.student import Curriculum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,11 +215,12 @@ class _Choice:
 
         def make(folder: Path, key: str) -> Taught:
             prepared = run.prepared(self.spec)
-            logits, seconds = select.teach_student(
-                self.spec, prepared, some, select.as_one(contender, labels), run.dataset, run.task,
-                run.project.metric, self.lesson[1], run.embedding(prepared), False,  # fp32: no trial costs less
-                folder / "checkpoint.safetensors", self._progress(f"student of {contender.name}"),
+            curriculum = Curriculum(
+                prepared, some, select.as_one(contender, labels), run.dataset, run.task, run.project.metric,
+                self.lesson[1], run.embedding(prepared), bf16=False,  # no trial costs less
             )  # fmt: skip
+            told = self._progress(f"student of {contender.name}")
+            logits, seconds = select.teach_student(self.spec, curriculum, folder / "checkpoint.safetensors", told)
             with replacing(folder / "logits.safetensors") as temporary:
                 save_file({"dev": logits}, temporary)
             return Taught(seconds=round(seconds, 3))

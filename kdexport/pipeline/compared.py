@@ -50,19 +50,8 @@ class Compared(Measured):
 
         def make(own: Path, key: str) -> HardLabelStudent:
             log.warning("%s", baselines.told_cost(self.workspace.seconds["distil"]))
-            return baselines.hard_label_student(
-                spec,
-                prepared,
-                self.rows,
-                self.judged,
-                self.task,
-                self.project.metric,
-                self.recipe,
-                self.embedding(prepared),
-                student.bf16,
-                own,
-                self._progress("baselines"),
-            )
+            curriculum = self.curriculum(spec, self.recipe, student.bf16)
+            return baselines.hard_label_student(spec, curriculum, own, self._progress("baselines"))
 
         made = self.workspace.stage(*stage, HardLabelStudent, make)
         (folder / baselines.CHECKPOINT).unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class Distilled(Sized):
         if self.dataset.train.labels is None or len(tried) < 2:
             return self.recipe
         spec = self.spec(next(iter(self.loaded.targets.values())))
-        prepared, bf16 = self.prepared(spec), self.bf16(spec)
+        bf16 = self.bf16(spec)
         inputs = [tried, spec, self.label_inputs, self.recipe, self.project.metric, bf16]
         made = self.workspace.stage(
             "tune",
@@ -47,19 +47,7 @@ class Distilled(Sized):
             inputs,
             Tuning,
             lambda folder, key: tune.tune(
-                tried,
-                spec,
-                prepared,
-                self.rows,
-                self.labels(),
-                self.judged,
-                self.task,
-                self.project.metric,
-                self.recipe,
-                self.embedding(prepared),
-                bf16,
-                folder,
-                self._progress("tune"),
+                tried, spec, self.curriculum(spec, self.recipe, bf16), folder, self._progress("tune")
             ),
         )
         for checkpoint in self.workspace.folder_of("tune", tune.VERSION, inputs).glob(tune.CHECKPOINTS):
@@ -72,29 +60,18 @@ class Distilled(Sized):
         bf16 = self.bf16(spec)
         inputs = [spec, self.label_inputs, self.tuned_recipe, self.project.metric, bf16]
         made = self.workspace.stage(
-            "distil", distil.VERSION, inputs, Student, lambda folder, key: self._distil(spec, bf16, folder)
+            "distil",
+            distil.VERSION,
+            inputs,
+            Student,
+            lambda folder, key: distil.distil(
+                spec, self.curriculum(spec, self.tuned_recipe, bf16), folder, self._progress("distil")
+            ),
         )
         self.training_s[made.weights_sha256] = round(self.workspace.seconds["distil"], 3)
         folder = self.workspace.folder_of("distil", distil.VERSION, inputs)
         (folder / distil.CHECKPOINT).unlink(missing_ok=True)  # not before the result is there
         return made, folder
-
-    def _distil(self, spec: StudentSpec, bf16: bool, folder: Path) -> Student:
-        prepared = self.prepared(spec)
-        return distil.distil(
-            spec,
-            prepared,
-            self.rows,
-            self.labels(),
-            self.judged,
-            self.task,
-            self.project.metric,
-            self.tuned_recipe,
-            self.embedding(prepared),
-            bf16,
-            folder,
-            self._progress("distil"),
-        )
 
     def choice(self, target: Target, student: Student, folder: Path) -> tuple[EngineChoice, Path]:
         """Engines of one student on one target."""

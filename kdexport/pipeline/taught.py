@@ -17,6 +17,7 @@ from kdexport.nouns.base import Noun
 from kdexport.nouns.endpoint import AskingCost
 from kdexport.nouns.project import TeacherSource
 from kdexport.nouns.spec import StudentSpec
+from kdexport.nouns.student import Recipe
 from kdexport.nouns.teacher import Combination, TeacherMember, TeacherSet
 from kdexport.stages import (
     bench,
@@ -33,6 +34,7 @@ from kdexport.teachers._peek import tokenizer_of
 from kdexport.training import soft_labels
 from kdexport.training.recipe import AUGMENTATION
 from kdexport.training.soft_labels import SoftLabels
+from kdexport.training.student import Curriculum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -303,6 +305,21 @@ class Taught(Known):
             ),
         )
         return decision.choice == "bf16"
+
+    def curriculum(self, spec: StudentSpec, recipe: Recipe, bf16: bool) -> Curriculum:
+        """All that a student of this project is trained with."""
+        prepared = self.prepared(spec)
+        return Curriculum(
+            prepared,
+            self.rows,
+            self.labels(),
+            self.judged,
+            self.task,
+            self.project.metric,
+            recipe,
+            self.embedding(prepared),
+            bf16,
+        )
 
     def embedding(self, prepared: Prepared) -> np.ndarray | None:
         """Rows of a teacher's token embedding that the student's vocabulary keeps, (V, D): of the teacher whose

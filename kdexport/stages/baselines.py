@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,8 @@ from kdexport.storage.files import read_json, replacing, sha256_file, write_json
 from kdexport.storage.tables import Raw
 from kdexport.tasks import Prepared, Task, _baseline
 from kdexport.training.loop import Progress
-from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import FLOOR, SoftLabels, TopClasses
-from kdexport.training.student import Trained, quality_on_dev, torch_logits, train_student
+from kdexport.training.student import Curriculum, Trained, quality_on_dev, torch_logits, train_student
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,24 +48,17 @@ MAX_SECONDS = 4.0
 
 
 def hard_label_student(
-    spec: StudentSpec,
-    prepared: Prepared,
-    rows: TransferSet,
-    dataset: Dataset,
-    task: Task,
-    metric: Metric,
-    recipe: Recipe,
-    embedding: np.ndarray | None,
-    bf16: bool,
-    folder: Path,
-    progress: Progress | None,
+    spec: StudentSpec, curriculum: Curriculum, folder: Path, progress: Progress | None
 ) -> HardLabelStudent:
     """Trained as the distilled one, and started alike, but without the teacher's answers: train rows and their
     variants, each under its source's label, for as many steps, at the learning rate that is best on dev after a short
-    schedule. Writes its weights to `folder`; resumes in mid-run, and a finished trial is a file there."""
+    schedule. Writes its weights to `folder`; resumes in mid-run, and a finished trial is a file there.
+
+    curriculum: of the distilled student; its labels are not looked at."""
     import numpy as np
     from safetensors.torch import save_file
 
+    rows, dataset, metric, recipe = curriculum.rows, curriculum.dataset, curriculum.metric, curriculum.recipe
     assert dataset.train.labels is not None
     own = rows.take(np.flatnonzero(rows.source >= 0))
     hard = np.asarray(dataset.train.labels)[own.source]
@@ -77,9 +69,7 @@ def hard_label_student(
         # KL to a teacher that is certain is the cross-entropy
         changes = {"loss": "kl", "temperature": 1.0, "hard_weight": 0.0, "learning_rate": rate, "epochs": num_epochs}
         changed = recipe.model_copy(update=changes)
-        return train_student(
-            spec, prepared, own, labels, dataset, task, metric, changed, embedding, bf16, checkpoint, progress
-        )
+        return train_student(spec, replace(curriculum, rows=own, labels=labels, recipe=changed), checkpoint, progress)
 
     def trial(index: int, rate: float) -> TriedSetting:
         record, checkpoint = folder / f"trial-{index}.json", folder / f"trial-{index}.safetensors"

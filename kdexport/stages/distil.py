@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdexport.backbones import backbone_of, count_params
-from kdexport.dataset import Dataset
 from kdexport.export.onnx import INPUT_NAMES, export_graph
 from kdexport.nouns.measurement import Decision
-from kdexport.nouns.metric import Metric
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import Recipe, Student
 from kdexport.storage.files import replacing, sha256_file, write_bytes
@@ -18,46 +16,20 @@ from kdexport.training.loop import Progress
 from kdexport.training.precision import measure_bf16
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
-from kdexport.training.student import Trained, objective, train_student
+from kdexport.training.student import Curriculum, Trained, objective, train_student
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 VERSION = 4
 CHECKPOINT = "checkpoint.safetensors"  # removed by the pipeline, once the stage's result is written
 BF16_TRIALS = 10  # steps of each precision, in turn
 
 
-def distil(
-    spec: StudentSpec,
-    prepared: Prepared,
-    rows: TransferSet,
-    labels: SoftLabels,
-    dataset: Dataset,
-    task: Task,
-    metric: Metric,
-    recipe: Recipe,
-    embedding: np.ndarray | None,
-    bf16: bool,
-    folder: Path,
-    progress: Progress | None,
-) -> Student:
+def distil(spec: StudentSpec, curriculum: Curriculum, folder: Path, progress: Progress | None) -> Student:
     """Trained as `train_student` says, then written to `folder`: weights, one ONNX graph, the tokenizer."""
-    trained = train_student(
-        spec,
-        prepared,
-        rows,
-        labels,
-        dataset,
-        task,
-        metric,
-        recipe,
-        embedding,
-        bf16,
-        folder / CHECKPOINT,
-        progress,
-    )
-    return _write(trained, spec, prepared, recipe, bf16, folder)
+    trained = train_student(spec, curriculum, folder / CHECKPOINT, progress)
+    return _write(trained, spec, curriculum.prepared, curriculum.recipe, curriculum.bf16, folder)
 
 
 def decide_precision(

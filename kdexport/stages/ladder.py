@@ -24,7 +24,7 @@ from kdexport.tasks import Prepared, Task
 from kdexport.training.loop import Progress
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
-from kdexport.training.student import shortened, train_student
+from kdexport.training.student import Curriculum, shortened, train_student
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,10 +165,11 @@ def _rung(
     started = clock()
     rows, labels, recipe, exact_share = shortened(schooling.rows, schooling.labels, schooling.recipe, share)
     prepared = schooling.prepared_of(spec)
-    trained = train_student(
-        spec, prepared, rows, labels, schooling.dataset, schooling.task, schooling.metric, recipe,
-        schooling.embedding_of(prepared), bf16, checkpoint, progress,
+    curriculum = Curriculum(
+        prepared, rows, labels, schooling.dataset, schooling.task, schooling.metric, recipe,
+        schooling.embedding_of(prepared), bf16,
     )  # fmt: skip
+    trained = train_student(spec, curriculum, checkpoint, progress)
     from kdexport.backbones import count_params
 
     rung = Rung(

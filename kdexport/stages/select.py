@@ -17,12 +17,11 @@ from kdexport.nouns.selection import Candidate, Labelling, Lesson
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import Recipe
 from kdexport.nouns.teacher import Combination, TeacherMember
-from kdexport.tasks import Prepared, Task
 from kdexport.teachers._ensemble import combine, log_softmax, settle
 from kdexport.training.loop import Progress
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
-from kdexport.training.student import torch_logits, train_student
+from kdexport.training.student import Curriculum, torch_logits, train_student
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,26 +156,13 @@ def as_one(contender: Contender, labels: Sequence[SoftLabels]) -> SoftLabels:
 
 
 def teach_student(
-    spec: StudentSpec,
-    prepared: Prepared,
-    rows: TransferSet,
-    labels: SoftLabels,
-    dataset: Dataset,
-    task: Task,
-    metric: Metric,
-    recipe: Recipe,
-    embedding: np.ndarray | None,
-    bf16: bool,
-    checkpoint: Path,
-    progress: Progress | None,
+    spec: StudentSpec, curriculum: Curriculum, checkpoint: Path, progress: Progress | None
 ) -> tuple[np.ndarray, float]:
     """The student's logits on dev, float32 (N, C), and the seconds that its training took."""
     import torch  # noqa: F401 (loaded before the clock starts)
 
     started = time.perf_counter()
-    trained = train_student(
-        spec, prepared, rows, labels, dataset, task, metric, recipe, embedding, bf16, checkpoint, progress
-    )
+    trained = train_student(spec, curriculum, checkpoint, progress)
     return torch_logits(trained.module, trained.dev), time.perf_counter() - started
 
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexport.dataset import Dataset
 from kdexport.measure.calibration import row_nll
-from kdexport.nouns.metric import Metric
 from kdexport.nouns.project import Training
 from kdexport.nouns.spec import StudentSpec
 from kdexport.nouns.student import Recipe, Trial, Tuning
-from kdexport.tasks import Prepared, Task
 from kdexport.training.loop import Progress
-from kdexport.training.recipe import TransferSet
-from kdexport.training.soft_labels import SoftLabels
-from kdexport.training.student import quality_on_dev, shortened, torch_logits, train_student
+from kdexport.training.student import Curriculum, quality_on_dev, shortened, torch_logits, train_student
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,32 +40,22 @@ def candidates(wishes: Training, recipe: Recipe) -> list[tuple[float, float]]:
 def tune(
     tried: list[tuple[float, float]],
     spec: StudentSpec,
-    prepared: Prepared,
-    rows: TransferSet,
-    labels: SoftLabels,
-    dataset: Dataset,
-    task: Task,
-    metric: Metric,
-    recipe: Recipe,
-    embedding: np.ndarray | None,
-    bf16: bool,
+    curriculum: Curriculum,
     folder: Path,
     progress: Progress | None,
 ) -> Tuning:
     """The default stays unless another trial is clearly likelier to give the true labels of dev, row by row, and no
     worse by the metric: on a thousand rows the metric alone tells few of them apart."""
-    some, answers, short, share = shortened(rows, labels, recipe, SHARE)
+    dataset, metric = curriculum.dataset, curriculum.metric
+    some, answers, short, share = shortened(curriculum.rows, curriculum.labels, curriculum.recipe, SHARE)
     trials: list[Trial] = []
     first: np.ndarray | None = None
     for number, (temperature, hard_weight) in enumerate(tried, 1):
         word = f"trial {number}/{len(tried)}"
         told = (lambda done, total, state, word=word: progress(done, total, f"{word}, {state}")) if progress else None
         started, checkpoint = time.monotonic(), folder / CHECKPOINTS.replace("*", str(number))
-        trained = train_student(
-            spec, prepared, some, answers, dataset, task, metric,
-            short.model_copy(update={"temperature": temperature, "hard_weight": hard_weight}),
-            embedding, bf16, checkpoint, told,
-        )  # fmt: skip
+        recipe = short.model_copy(update={"temperature": temperature, "hard_weight": hard_weight})
+        trained = train_student(spec, replace(curriculum, rows=some, labels=answers, recipe=recipe), checkpoint, told)
         logits = torch_logits(trained.module, trained.dev)
         assert dataset.dev.labels is not None
         found = row_nll(logits, dataset.dev.labels, dataset.dev.weights)

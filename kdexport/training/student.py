@@ -40,53 +40,57 @@ class Trained:
     temperature: float
 
 
-def train_student(
-    spec: StudentSpec,
-    prepared: Prepared,
-    rows: TransferSet,
-    labels: SoftLabels,
-    dataset: Dataset,
-    task: Task,
-    metric: Metric,
-    recipe: Recipe,
-    embedding: np.ndarray | None,
-    bf16: bool,
-    checkpoint: Path,
-    progress: Progress | None,
-) -> Trained:
+@dataclass(frozen=True)
+class Curriculum:
+    """All that a student is trained with. dataset: whose dev rows judge it; embedding: the teacher's (V, D), trimmed to
+    the pieces of `prepared`."""
+
+    prepared: Prepared
+    rows: TransferSet
+    labels: SoftLabels
+    dataset: Dataset
+    task: Task
+    metric: Metric
+    recipe: Recipe
+    embedding: np.ndarray | None
+    bf16: bool
+
+
+def train_student(spec: StudentSpec, curriculum: Curriculum, checkpoint: Path, progress: Progress | None) -> Trained:
     """Soft loss + hard_weight x cross-entropy on the rows with a true label, calibrated on dev at the end (Guo et al.
-    2017), inside the classifier's own weights. embedding: the teacher's (V, D), trimmed.
+    2017), inside the classifier's own weights.
 
     Resumes from `checkpoint`. Given the same precision, seed, thread count and ISA the weights are the same to the
     bit."""
     import torch
 
+    dataset, recipe = curriculum.dataset, curriculum.recipe
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     backbone = backbone_of(spec)
     module = backbone.build(spec, len(dataset.classes), dropout=recipe.dropout)
-    if embedding is not None:
-        backbone.initialise(module, embedding)
-    encoded = task.encode(prepared, rows.inputs)
+    if curriculum.embedding is not None:
+        backbone.initialise(module, curriculum.embedding)
+    encoded = curriculum.task.encode(curriculum.prepared, curriculum.rows.inputs)
     schedule = Schedule(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
         threads=recipe.threads,
-        bf16=bf16,
+        bf16=curriculum.bf16,
         averaging=recipe.averaging,
         checkpoint_seconds=CHECKPOINT_SECONDS,
     )
-    dev = task.encode(prepared, dataset.dev.inputs)
-    loss_of = objective(module, encoded, rows, labels, recipe)
+    dev = curriculum.task.encode(curriculum.prepared, dataset.dev.inputs)
+    loss_of = objective(module, encoded, curriculum.rows, curriculum.labels, recipe)
     history = train(
         module,
         encoded.lengths,
         loss_of,
         schedule,
         checkpoint,
-        lambda judged: quality_on_dev(torch_logits(judged, dev), dataset, metric),
+        lambda judged: quality_on_dev(torch_logits(judged, dev), dataset, curriculum.metric),
         progress,
     )
     temperature = calibrate(module, dev, dataset) if dataset.train.labels is not None else 1.0

@@ -30,10 +30,8 @@ def course(case: Case) -> TransferSet:
 
 def taught(folder: Path, case: Case, dataset: Dataset | None = None) -> HardLabelStudent:
     settings = recipe(epochs=8, learning_rate=0.01, dropout=0.0)
-    return baselines.hard_label_student(
-        case.spec, case.prepared, course(case), dataset or case.dataset, case.task, Metric(), settings, None, False,
-        folder, None,
-    )  # fmt: skip
+    curriculum = replace(case.curriculum(settings), rows=course(case), dataset=dataset or case.dataset)
+    return baselines.hard_label_student(case.spec, curriculum, folder, None)
 
 
 def test_it_learns_the_labels_of_the_rows_sources_in_as_many_steps_without_unlabelled_rows(tmp_path: Path) -> None:
@@ -84,7 +82,7 @@ def test_a_rate_at_which_training_diverges_loses(tmp_path: Path, monkeypatch: py
     case, train = Case("text"), baselines.train_student
 
     def diverging(*args: object) -> object:
-        if args[7].learning_rate > 0.02:  # type: ignore[attr-defined]
+        if args[1].recipe.learning_rate > 0.02:  # type: ignore[attr-defined]
             raise BadInput("logits hold NaN")
         return train(*args)  # type: ignore[arg-type]
 

@@ -23,7 +23,7 @@ from kdexport.tasks import Encoded, Prepared, Task, load_task
 from kdexport.training.loop import Terms
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
-from kdexport.training.student import calibrate, objective, torch_logits
+from kdexport.training.student import Curriculum, calibrate, objective, torch_logits
 from tests.tasks.conftest import picture
 
 CLASSES = ("card", "pay", "refund")
@@ -66,10 +66,11 @@ class Case:
         return objective(module, self.encoded, self.rows, self.labels, settings)
 
     def distil(self, folder: Path, bf16: bool = False, **changes: Any) -> Student:
-        return distil.distil(
-            self.spec, self.prepared, self.rows, self.labels, self.dataset, self.task, Metric(), recipe(**changes),
-            None, bf16, folder, None,
-        )  # fmt: skip
+        return distil.distil(self.spec, self.curriculum(recipe(**changes), bf16), folder, None)
+
+    def curriculum(self, settings: Recipe, bf16: bool = False) -> Curriculum:
+        given = (self.prepared, self.rows, self.labels, self.dataset, self.task)
+        return Curriculum(*given, Metric(), settings, None, bf16)
 
 
 @pytest.fixture(params=["text", "image"])

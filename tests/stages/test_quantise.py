@@ -21,6 +21,7 @@ from kdexport.tasks import Task, load_task
 from kdexport.training.quantisation_aware import Scheme
 from kdexport.training.recipe import TransferSet
 from kdexport.training.soft_labels import SoftLabels
+from kdexport.training.student import Curriculum
 from tests.stages.test_distil import recipe
 from tests.stages.test_engines_and_bench import device, target
 
@@ -105,9 +106,8 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Course:
     prepared = task.prepare(train, "", 0)
     fields = {"backbone": "convolution", "embedding_size": 16, "hidden_size": 24, "vocab_size": prepared.vocab_size}
     settings = recipe(epochs=10, batch_size=32, learning_rate=0.01, dropout=0.0)
-    student = distil.distil(
-        parse_spec(fields), prepared, rows, labels, dataset, task, Metric(), settings, None, False, folder, None
-    )
+    curriculum = Curriculum(prepared, rows, labels, dataset, task, Metric(), settings, None, False)
+    student = distil.distil(parse_spec(fields), curriculum, folder, None)
     return Course(student, folder, rows, labels, dataset, task)
 
 

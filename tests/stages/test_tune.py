@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kdexport.nouns.metric import Metric
 from kdexport.nouns.project import Training
 from kdexport.nouns.student import Recipe, Trial
 from kdexport.stages import tune
+from kdexport.training.soft_labels import SoftLabels
 from tests.stages.test_distil import Case, recipe
 
 
@@ -58,8 +59,8 @@ def test_true_labels_win_where_the_teacher_is_mostly_wrong(tmp_path: Path) -> No
     wrong[np.arange(30), (case.rows.hard + 1) % 3] = -0.01
     settings: Recipe = recipe(epochs=200, learning_rate=0.05, dropout=0.0)
     found = tune.tune(
-        [(1.0, 0.1), (1.0, 20.0)], case.spec, case.prepared, case.rows, type(case.labels)("key", wrong), case.dataset,
-        case.task, Metric(), settings, None, False, tmp_path, None,
+        [(1.0, 0.1), (1.0, 20.0)], case.spec, replace(case.curriculum(settings), labels=SoftLabels("key", wrong)),
+        tmp_path, None,
     )  # fmt: skip
     assert (found.chosen, found.trials[1].dev_quality) == (1, 1.0)
     assert found.trials[0].dev_quality < 0.5
